@@ -1,0 +1,80 @@
+"""The ladder: every rung by name, in order."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from types import MappingProxyType
+
+from .loops import compiled, kv_cache, naive, static_cache, two_streams
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One step of the ladder.
+
+    Attributes:
+        name: its key in ``RUNGS``.
+        label: its name in figures and tables.
+        decode: the loop: ``decode(model, input_ids, max_new_tokens, eos_token_id, **options)``.
+        environment: variables that must be set before CUDA starts; ``measure`` sets them.
+        options: the keyword arguments that ``decode`` takes besides.
+        needs_static_cache: whether the model must support ``StaticCache``.
+    """
+
+    name: str
+    label: str
+    decode: Callable
+    environment: dict = field(default_factory=dict)
+    options: frozenset = frozenset()
+    needs_static_cache: bool = False
+
+
+EXPANDABLE = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+
+RUNGS = MappingProxyType(
+    {
+        rung.name: rung
+        for rung in (
+            Rung("naive", "naive", naive.decode),
+            Rung("kv_cache", "KV cache", kv_cache.decode),
+            Rung("expandable_segments", "expandable segments", kv_cache.decode, EXPANDABLE),
+            Rung(
+                "static_cache",
+                "static cache",
+                static_cache.decode,
+                EXPANDABLE,
+                options=frozenset({"cache_length"}),
+                needs_static_cache=True,
+            ),
+            Rung(
+                "compiled",
+                "compiled",
+                compiled.decode,
+                EXPANDABLE,
+                options=frozenset({"cache_length", "compile_mode"}),
+                needs_static_cache=True,
+            ),
+            Rung(
+                "two_streams",
+                "two streams",
+                two_streams.decode,
+                EXPANDABLE,
+                options=frozenset({"cache_length", "compile_mode"}),
+                needs_static_cache=True,
+            ),
+        )
+    }
+)
+
+
+def find_rung(name):
+    """Return the rung called ``name``.
+
+    Raises:
+        ValueError: there is none; the message names the nearest ones.
+    """
+    if name in RUNGS:
+        return RUNGS[name]
+    nearest = get_close_matches(str(name), RUNGS, n=2, cutoff=0.3)
+    hint = f"did you mean {' or '.join(map(repr, nearest))}? " if nearest else ""
+    raise ValueError(f"There is no rung {name!r}: {hint}The rungs are {', '.join(RUNGS)}.")

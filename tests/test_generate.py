@@ -1,0 +1,347 @@
+"""Every rung returns what transformers' own greedy ``generate`` returns, token for token."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import CONFIGURATIONS, VOCABULARY, prompt, reference, tiny
+from torch._dynamo.utils import counters
+from transformers import MambaConfig
+
+from decoding import RUNGS, generate, load_model, ranges, release
+from decoding.step import decode_step, start
+
+CACHE_LENGTH = 24
+
+
+@pytest.fixture(scope="module", params=CONFIGURATIONS)
+def model(request):
+    return tiny(request.param)
+
+
+def decode(model, input_ids, rung, **lengths):
+    """``generate`` with one cache length for all cases, so that few shapes are compiled."""
+    options = {"cache_length": CACHE_LENGTH} if "cache_length" in RUNGS[rung].options else {}
+    return generate(model, input_ids, rung=rung, **lengths, **options)
+
+
+def new_tokens(model, input_ids, count):
+    return reference(model, input_ids, count, None)[:, input_ids.shape[1] :]
+
+
+def check(model, input_ids, rung, max_new_tokens, eos_token_id):
+    lengths = {"max_new_tokens": max_new_tokens, "eos_token_id": eos_token_id}
+    expected = reference(model, input_ids, **lengths)
+    found = decode(model, input_ids, rung, **lengths)
+    assert found.dtype == torch.int64
+    assert found.tolist() == expected.tolist()
+    return found.shape[1] - input_ids.shape[1]
+
+
+def rows_finishing_at(model, batch, wanted, count=10):
+    """Search for prompts and an id with which the rows finish where ``wanted(steps)`` holds."""
+    for seed in range(300):
+        input_ids = prompt(batch, 4, seed=1000 + seed)
+        tokens = new_tokens(model, input_ids, count)
+        for eos in tokens.unique().tolist():
+            hits = tokens == eos
+            steps = torch.where(hits.any(1), hits.int().argmax(1), count).tolist()
+            if wanted(steps):
+                return input_ids, eos
+    raise AssertionError("no such case among the prompts tried")
+
+
+def test_the_ladder_is_in_order():
+    assert list(RUNGS)[:6] == [
+        "naive",
+        "kv_cache",
+        "expandable_segments",
+        "static_cache",
+        "compiled",
+        "two_streams",
+    ]
+
+
+def test_tokens_of_the_test_models_depend_on_more_than_the_last_token(model):
+    input_ids = prompt(5, 6)
+    other = input_ids.clone()
+    other[:, 0] = (other[:, 0] + 1) % VOCABULARY
+    assert (new_tokens(model, input_ids, 8) != new_tokens(model, other, 8)).any()
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+class TestAgainstTransformers:
+    @pytest.mark.parametrize("batch", [1, 2, 5])
+    def test_no_eos(self, model, rung, batch):
+        assert check(model, prompt(batch, 5), rung, 9, None) == 9
+
+    def test_an_eos_that_never_occurs(self, model, rung):
+        input_ids = prompt(2, 5)
+        unused = set(range(VOCABULARY)) - set(new_tokens(model, input_ids, 9).flatten().tolist())
+        assert check(model, input_ids, rung, 9, min(unused)) == 9
+
+    def test_eos_as_the_first_new_token(self, model, rung):
+        input_ids = prompt(1, 5)
+        eos = new_tokens(model, input_ids, 1).item()
+        assert check(model, input_ids, rung, 9, eos) == 1
+
+    def test_rows_finish_at_different_steps(self, model, rung):
+        input_ids, eos = rows_finishing_at(
+            model, 3, lambda steps: max(steps) < 9 and len(set(steps)) == 3
+        )
+        assert check(model, input_ids, rung, 10, eos) < 10
+
+    def test_rows_finish_at_the_same_step(self, model, rung):
+        one, eos = rows_finishing_at(model, 1, lambda steps: 1 < steps[0] < 8)
+        assert check(model, one.repeat(4, 1), rung, 10, eos) < 10
+
+    def test_last_row_finishes_on_the_very_last_step(self, model, rung):
+        input_ids, eos = rows_finishing_at(
+            model, 2, lambda steps: max(steps) == 9 and min(steps) < 9
+        )
+        assert check(model, input_ids, rung, 10, eos) == 10
+
+    def test_last_row_finishes_on_the_step_before_the_last(self, model, rung):
+        input_ids, eos = rows_finishing_at(model, 2, lambda steps: max(steps) == 8)
+        assert check(model, input_ids, rung, 10, eos) == 9
+
+    def test_one_new_token(self, model, rung):
+        assert check(model, prompt(3, 5), rung, 1, 0) == 1
+
+    def test_prompt_of_one_token(self, model, rung):
+        assert check(model, prompt(3, 1), rung, 7, None) == 7
+
+    def test_int32_prompt(self, model, rung):
+        input_ids = prompt(2, 3)
+        found = decode(model, input_ids.int(), rung, max_new_tokens=4)
+        assert torch.equal(found, reference(model, input_ids, 4, None))
+
+    def test_the_prompt_and_an_earlier_result_stay_as_they_were(self, model, rung):
+        input_ids = prompt(2, 5)
+        before = input_ids.clone()
+        first = decode(model, input_ids, rung, max_new_tokens=6)
+        kept = first.clone()
+        decode(model, prompt(2, 5, seed=7), rung, max_new_tokens=6)
+        assert torch.equal(input_ids, before)
+        assert torch.equal(first, kept)
+
+
+_models = {name: tiny(name) for name in CONFIGURATIONS}
+
+
+@settings(max_examples=240, deadline=None)
+@given(
+    architecture=st.sampled_from(sorted(CONFIGURATIONS)),
+    rung=st.sampled_from(list(RUNGS)),
+    batch=st.integers(1, 5),
+    prompt_tokens=st.integers(1, 8),
+    max_new_tokens=st.integers(1, 12),
+    seed=st.integers(0, 10_000),
+    eos_from=st.none() | st.tuples(st.integers(0, 4), st.integers(0, 11)),
+)
+def test_drawn_cases(
+    architecture, rung, batch, prompt_tokens, max_new_tokens, seed, eos_from
+):
+    model, input_ids = _models[architecture], prompt(batch, prompt_tokens, seed)
+    eos = None
+    if eos_from is not None:  # an id that the reference produces, so that rows do finish
+        row, step = eos_from
+        tokens = new_tokens(model, input_ids, max_new_tokens)
+        eos = tokens[row % batch, step % max_new_tokens].item()
+    check(model, input_ids, rung, max_new_tokens, eos)
+
+
+class TestMadeOnce:
+    def test_a_shape_is_compiled_once(self):
+        release()
+        model = tiny("gpt2")
+        counters.clear()
+
+        def graphs():
+            return counters["stats"]["unique_graphs"]
+
+        for seed, eos in ((0, None), (1, 3), (2, 5)):
+            generate(
+                model, prompt(2, 4, seed), rung="compiled", max_new_tokens=8, eos_token_id=eos
+            )
+        assert graphs() == 1
+        generate(model, prompt(2, 4), rung="two_streams", max_new_tokens=8)
+        assert graphs() == 1
+        generate(model, prompt(2, 5), rung="compiled", max_new_tokens=7)
+        assert graphs() == 1, "another prompt length in a cache of the same length"
+        generate(model, prompt(3, 4), rung="compiled", max_new_tokens=8)
+        assert graphs() == 2, "another batch size is another shape"
+
+    def test_a_static_cache_is_allocated_once(self):
+        from decoding import prepared
+
+        model = tiny("gpt2")
+        first = prepared.static_cache(model, 2, 16)
+        generate(model, prompt(2, 4), rung="static_cache", max_new_tokens=12)
+        address = first.layers[0].keys.data_ptr()
+        generate(model, prompt(2, 6), rung="static_cache", max_new_tokens=10)
+        assert prepared.static_cache(model, 2, 16) is first
+        assert first.layers[0].keys.data_ptr() == address
+
+    def test_release_forgets_the_cache(self):
+        from decoding import prepared
+
+        model = tiny("gpt2")
+        first = prepared.static_cache(model, 2, 16)
+        release(model)
+        assert prepared.static_cache(model, 2, 16) is not first
+
+
+class TestRanges:
+    def seen(self, rung, eos_token_id, max_new_tokens=4):
+        names = []
+        model = tiny("gpt2")
+        with ranges.observe(lambda name, step: names.append((name, step))):
+            decode(model, prompt(1, 3), rung, max_new_tokens=max_new_tokens, eos_token_id=eos_token_id)
+        return names
+
+    @pytest.mark.parametrize("rung", RUNGS)
+    def test_every_step_and_check_is_seen(self, rung):
+        unused = set(range(VOCABULARY)) - set(
+            new_tokens(tiny("gpt2"), prompt(1, 3), 4).flatten().tolist()
+        )
+        assert self.seen(rung, min(unused)) == [
+            ("prefill", 0),
+            ("stop_check", 0),
+            ("decode_step", 1),
+            ("stop_check", 1),
+            ("decode_step", 2),
+            ("stop_check", 2),
+            ("decode_step", 3),
+            ("stop_check", 3),
+        ]
+
+    def test_the_pipeline_launches_one_step_too_many(self):
+        eos = new_tokens(tiny("gpt2"), prompt(1, 3), 1).item()
+        steps = [step for name, step in self.seen("two_streams", eos) if name != "stop_check"]
+        assert steps == [0, 1]
+        assert [step for name, step in self.seen("compiled", eos) if name != "stop_check"] == [0]
+
+    def test_the_profiler_sees_the_token_numbers(self):
+        model = tiny("gpt2")
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+            generate(model, prompt(1, 3), rung="kv_cache", max_new_tokens=3)
+        names = {event.name for event in profiler.events()}
+        assert {"prefill 0", "decode_step 1", "decode_step 2", "stop_check 2"} <= names
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    return tiny("gpt2")
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("change", "error", "words"),
+        [
+            ({"input_ids": torch.zeros(0, 3, dtype=torch.long)}, ValueError, "holds no token"),
+            ({"input_ids": torch.zeros(2, 0, dtype=torch.long)}, ValueError, "holds no token"),
+            ({"input_ids": torch.zeros(3, dtype=torch.long)}, ValueError, "batch dimension"),
+            ({"input_ids": torch.zeros(1, 3)}, TypeError, "float32.*int64"),
+            ({"input_ids": [[1, 2]]}, TypeError, "list.*int64"),
+            ({"input_ids": torch.tensor([[1, VOCABULARY]])}, ValueError, f"0 to {VOCABULARY - 1}"),
+            ({"input_ids": torch.tensor([[-1, 2]])}, ValueError, "from -1 to 2"),
+            ({"input_ids": torch.ones(1, 3, dtype=torch.long, device="meta")}, ValueError, "meta"),
+            ({"max_new_tokens": 0}, ValueError, "at least 1"),
+            ({"max_new_tokens": 2.5}, TypeError, "whole number"),
+            ({"max_new_tokens": 62}, ValueError, "65 positions.*has 64.*at most 61"),
+            ({"rung": "kv_cach"}, ValueError, "did you mean 'kv_cache'"),
+            ({"eos_token_id": VOCABULARY}, ValueError, f"from 0 to {VOCABULARY - 1}"),
+            ({"eos_token_id": -1}, ValueError, "eos_token_id is -1"),
+            ({"eos_token_id": [1, 2]}, ValueError, "one id"),
+            ({"rung": "naive", "cache_length": 64}, TypeError, "no option cache_length"),
+            ({"rung": "static_cache", "cache_length": 5}, ValueError, "at least 7"),
+            ({"rung": "compiled", "compile_mode": "fast"}, ValueError, "reduce-overhead"),
+        ],
+    )
+    def test_one_sentence_before_any_work(self, gpt2, change, error, words):
+        arguments = {"input_ids": prompt(1, 3), "max_new_tokens": 4, "rung": "kv_cache"} | change
+        ran = []
+        with ranges.observe(lambda name, step: ran.append(name)):
+            with pytest.raises(error, match=words):
+                generate(gpt2, arguments.pop("input_ids"), **arguments)
+        assert not ran
+
+    def test_a_model_in_training_mode(self):
+        model = tiny("gpt2").train()
+        with pytest.raises(ValueError, match=r"model\.eval"):
+            generate(model, prompt(1, 3), max_new_tokens=2)
+
+    @pytest.mark.parametrize("rung", ["static_cache", "compiled", "two_streams"])
+    def test_an_architecture_without_a_static_cache(self, rung):
+        config = MambaConfig(
+            vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=1, state_size=4
+        )
+        model = load_model(config, device="cpu")
+        model.__class__._can_compile_fullgraph, kept = False, model._can_compile_fullgraph
+        try:
+            with pytest.raises(ValueError, match="MambaForCausalLM does not support StaticCache"):
+                generate(model, prompt(1, 3), rung=rung, max_new_tokens=2)
+        finally:
+            model.__class__._can_compile_fullgraph = kept
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
+    def test_cuda_where_there_is_none(self):
+        with pytest.raises(RuntimeError, match="sees no CUDA GPU"):
+            load_model("gpt2-tiny", device="cuda")
+
+    def test_the_padding_id_of_the_model_survives(self, gpt2):
+        gpt2.config.pad_token_id = 7
+        generate(gpt2, prompt(1, 3), rung="kv_cache", max_new_tokens=2)
+        assert gpt2.config.pad_token_id == 7
+        gpt2.config.pad_token_id = None
+
+
+class TestLoadModel:
+    def test_same_seed_same_weights(self):
+        one, two, other = (load_model("gpt2-tiny", device="cpu", seed=seed) for seed in (3, 3, 4))
+        assert torch.equal(one.lm_head.weight, two.lm_head.weight)
+        assert not torch.equal(one.lm_head.weight, other.lm_head.weight)
+
+    def test_the_global_random_state_stays(self):
+        torch.manual_seed(5)
+        expected = torch.rand(1)
+        torch.manual_seed(5)
+        load_model("gpt2-tiny", device="cpu")
+        assert torch.equal(torch.rand(1), expected)
+
+    def test_gpt2_has_its_real_shape(self):
+        model = load_model("gpt2", device="cpu", dtype=torch.bfloat16)
+        assert sum(parameter.numel() for parameter in model.parameters()) == 124_439_808
+        assert (model.dtype, model.training) == (torch.bfloat16, False)
+
+    def test_an_unreachable_hub_is_one_clear_error(self, monkeypatch):
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        with pytest.raises(OSError, match="Without a network"):
+            load_model("nobody/no-such-model", weights="pretrained")
+        with pytest.raises(OSError, match="Without a network"):
+            load_model("nobody/no-such-model")
+
+    def test_pretrained_weights_come_from_a_folder(self, tmp_path):
+        saved = tiny("gpt2")
+        saved.save_pretrained(tmp_path)
+        loaded = load_model(str(tmp_path), weights="pretrained", device="cpu")
+        assert torch.equal(loaded.lm_head.weight, saved.lm_head.weight)
+
+    def test_words_that_mean_nothing(self):
+        with pytest.raises(ValueError, match="not 'trained'"):
+            load_model("gpt2-tiny", weights="trained")
+        with pytest.raises(ValueError, match="no pretrained weights"):
+            load_model(CONFIGURATIONS["gpt2"], weights="pretrained")
+
+
+class TestStep:
+    def test_finished_rows_repeat_the_eos(self):
+        model = tiny("gpt2")
+        input_ids = prompt(2, 3)
+        finished, eos = start(input_ids, 9)
+        finished = torch.tensor([True, False])
+        token, finished = decode_step(model, input_ids, None, finished, eos)
+        assert token[0].item() == 9
+        assert token[1].item() == new_tokens(model, input_ids, 1)[1].item()
+        assert finished.tolist() == [True, token[1].item() == 9]

@@ -1,0 +1,124 @@
+"""What only a GPU can show: run with ``pytest -m gpu`` on a machine that has one."""
+
+import pytest
+import torch
+from models import prompt, reference
+
+from decoding import RUNGS, Workload, generate, load_model, measure
+from decoding.generation import vocabulary_size
+from decoding.measurement import allocations, race, trace
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+]
+
+PROMPT, NEW = 32, 96
+
+
+@pytest.fixture(scope="module")
+def float32_model():
+    return load_model("gpt2", device="cuda", dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def bfloat16_model():
+    return load_model("gpt2", device="cuda", dtype=torch.bfloat16)
+
+
+def prompts(batch):
+    return prompt(batch, PROMPT, vocabulary=50256).cuda()
+
+
+@pytest.mark.parametrize("batch", [1, 8, 32])
+def test_float32_tokens_are_those_of_transformers(float32_model, batch):
+    input_ids = prompts(batch)
+    unstopped = reference(float32_model, input_ids, NEW, None)
+    # An id that ends row 0 half-way, so that rows finish at different steps or not at all.
+    eos = unstopped[0, PROMPT + NEW // 2].item()
+    stopped = reference(float32_model, input_ids, NEW, eos)
+    for rung in RUNGS:
+        for eos_token_id, expected in ((None, unstopped), (eos, stopped)):
+            found = generate(
+                float32_model,
+                input_ids,
+                rung=rung,
+                max_new_tokens=NEW,
+                eos_token_id=eos_token_id,
+            )
+            assert torch.equal(found, expected), (rung, batch, eos_token_id)
+
+
+@pytest.mark.parametrize("batch", [1, 8, 32])
+def test_bfloat16_rows_depart_only_at_near_ties(bfloat16_model, batch):
+    input_ids = prompts(batch)
+    expected = generate(bfloat16_model, input_ids, rung="naive", max_new_tokens=NEW)
+    for rung in RUNGS:
+        found = generate(bfloat16_model, input_ids, rung=rung, max_new_tokens=NEW)
+        same = (found == expected)[:, PROMPT:]
+        print(f"{rung}, batch {batch}: {same.float().mean().item():.3f} of the tokens agree")
+        for row in torch.where(~same.all(dim=1))[0].tolist():
+            step = PROMPT + same[row].int().argmin().item()
+            logits = bfloat16_model(expected[row : row + 1, :step]).logits[0, -1].float()
+            best, chosen = logits.max(), logits[found[row, step]]
+            spacing = 2.0 ** (torch.log2(best.abs()).floor() - 7)
+            assert best - chosen <= 4 * spacing, (rung, row, step, best.item(), chosen.item())
+
+
+def test_two_streams_200_times(bfloat16_model):
+    input_ids = prompts(8)
+    eos = vocabulary_size(bfloat16_model) - 1
+    runs = [
+        generate(
+            bfloat16_model, input_ids, rung="two_streams", max_new_tokens=NEW, eos_token_id=eos
+        )
+        for _ in range(201)
+    ]
+    assert sum((run != runs[0]).sum().item() for run in runs[1:]) == 0
+
+
+def test_a_record_from_a_gpu_is_complete():
+    workload = Workload(batch_size=2, prompt_tokens=8, new_tokens=24, repeats=2)
+    record = measure("kv_cache", workload)
+    assert record["error"] is None
+    assert len(record["time"]["curve_ms"]) == 23
+    assert len(record["memory"]["reserved_mib"]) == record["tokens_generated"] == 24
+    assert record["memory"]["peak_allocated_mib"] <= record["memory"]["peak_reserved_mib"]
+    assert 0 < record["gpu"]["busy_ms_per_token"] < record["time"]["per_token_ms"]["max"] * 1.2
+    assert 0 <= record["gpu"]["idle_share"] < 1
+
+
+def test_out_of_memory_is_a_row():
+    workload = Workload(batch_size=4096, prompt_tokens=512, new_tokens=8, repeats=1)
+    record = measure("naive", workload)
+    assert "Out of GPU memory" in record["error"]
+
+
+def test_the_trace_shows_the_bubble_and_the_tokens():
+    timeline = trace(
+        "static_cache",
+        Workload(batch_size=1, prompt_tokens=8, new_tokens=16),
+        first_token=8,
+        tokens=3,
+    )
+    assert timeline.tokens() == [8, 9, 10]
+    assert sum(len(lane) for lane in timeline.lanes.values()) > 100
+
+
+def test_a_race_reports_every_entrant():
+    workload = Workload(batch_size=1, prompt_tokens=8, new_tokens=16, repeats=3)
+    entrants = {
+        "ours": {"rung": "kv_cache"},
+        "unchecked": {"rung": "kv_cache", "stop_check": False},
+        "transformers": {"rung": "transformers"},
+    }
+    results = race(entrants, workload)["results"]
+    assert list(results) == list(entrants)
+    assert len({result["tokens_sha256"] for result in results.values()}) == 1
+
+
+def test_allocations_are_recorded():
+    found = allocations("kv_cache", Workload(batch_size=2, prompt_tokens=8, new_tokens=8))
+    actions = {event["action"] for event in found["snapshot"]["device_traces"][0]}
+    assert {"alloc", "free_completed"} <= actions
+    assert len(found["marks_us"]) == len(found["reserved_mib"]) == 8
