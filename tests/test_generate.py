@@ -341,7 +341,8 @@ class TestStep:
         input_ids = prompt(2, 3)
         finished, eos = start(input_ids, 9)
         finished = torch.tensor([True, False])
-        token, finished = decode_step(model, input_ids, None, finished, eos)
+        token, finished, all_finished = decode_step(model, input_ids, None, finished, eos)
+        assert all_finished.item() == all(finished)
         assert token[0].item() == 9
         assert token[1].item() == new_tokens(model, input_ids, 1)[1].item()
         assert finished.tolist() == [True, token[1].item() == 9]

@@ -7,6 +7,7 @@ from models import prompt, reference
 from decoding import RUNGS, Workload, generate, load_model, measure
 from decoding.generation import vocabulary_size
 from decoding.measurement import allocations, race, trace
+from decoding.timeline import Timeline
 
 pytestmark = [
     pytest.mark.gpu,
@@ -94,15 +95,12 @@ def test_out_of_memory_is_a_row():
     assert "Out of GPU memory" in record["error"]
 
 
-def test_the_trace_shows_the_bubble_and_the_tokens():
-    timeline = trace(
-        "static_cache",
-        Workload(batch_size=1, prompt_tokens=8, new_tokens=16),
-        first_token=8,
-        tokens=3,
-    )
-    assert timeline.tokens() == [8, 9, 10]
-    assert sum(len(lane) for lane in timeline.lanes.values()) > 100
+def test_the_trace_shows_the_tokens_and_their_work():
+    workload = Workload(batch_size=1, prompt_tokens=8, new_tokens=16)
+    found = trace({"eager": {"rung": "static_cache"}}, workload, first_token=8, tokens=3)
+    timeline = Timeline.from_dict(found["timelines"]["eager"])
+    assert {8, 9, 10} <= set(timeline.tokens)
+    assert sum(item.count for lane in timeline.lanes.values() for item in lane) > 100
 
 
 def test_a_race_reports_every_entrant():

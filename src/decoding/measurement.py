@@ -3,18 +3,19 @@
 This module is the side that asks; ``worker`` is the side that runs.
 """
 
-import json
-import os
-import subprocess
-import sys
+import multiprocessing
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from .fingerprint import fingerprint
 from .records import failed
 from .rungs import find_rung
+
+
+show_progress = True
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ def measure(rung, workload, *, environment=None, **options):
         MeasurementError: the process failed for another reason.
     """
     environment = find_rung(rung).environment if environment is None else environment
-    return run_task("measure", environment, rung=rung, workload=asdict(workload), options=options)
+    record = run_task("measure", environment, rung=rung, workload=asdict(workload), options=options)
+    record["machine"]["code"] = fingerprint([rung])
+    return record
 
 
 def compare(rungs, workload, *, progress=True, **options):
@@ -101,25 +104,26 @@ def compare(rungs, workload, *, progress=True, **options):
     return records
 
 
-def trace(rung, workload, *, first_token, tokens, environment=None, **options):
-    """Profile ``tokens`` decode steps from ``first_token`` on, in a fresh process.
+def trace(entrants, workload, *, first_token, tokens, environment=None):
+    """Profile ``tokens`` decode steps from ``first_token`` on, each loop in turn in one process.
+
+    Args:
+        entrants: as for ``race``.
+        workload: a ``Workload``.
+        first_token: at least 2, and ``first_token + tokens`` less than the workload's new tokens.
+        tokens: how many decode steps to keep.
+        environment: variables for the process.
 
     Returns:
-        A ``timeline.Timeline`` with the host's ranges and launches and the work of each stream.
+        A dict: ``machine``, and ``timelines``: label -> a ``timeline.Timeline`` as a dict.
     """
-    from .timeline import Timeline
-
-    environment = find_rung(rung).environment if environment is None else environment
-    return Timeline.from_dict(
-        run_task(
-            "trace",
-            environment,
-            rung=rung,
-            workload=asdict(workload),
-            options=options,
-            first_token=first_token,
-            tokens=tokens,
-        )
+    return run_task(
+        "trace",
+        environment or {},
+        entrants=entrants,
+        workload=asdict(workload),
+        first_token=first_token,
+        tokens=tokens,
     )
 
 
@@ -133,9 +137,11 @@ def race(entrants, workload, *, busy=False, environment=None):
         busy: whether to profile each entrant, too.
 
     Returns:
-        A dict, label -> ``{"per_token_ms": spread, "prefill_ms": ..., "total_ms": ...,
-        "reserved_mib": ..., "busy_ms_per_token": ..., "kernels_per_token": ...,
-        "tokens_sha256": ...}``.
+        A dict: ``machine``, ``workload`` and ``results``: label -> ``{"total_ms": spread,
+        "total_per_token_ms": spread, "per_token_ms": spread, "prefill_ms": spread,
+        "cold_total_ms", "more_reserved_mib", "tokens_sha256"}``, and with ``busy`` also
+        ``busy_ms_per_token`` and ``kernels_per_token``. Of transformers' own loop only the totals
+        are known.
     """
     return run_task(
         "race", environment or {}, entrants=entrants, workload=asdict(workload), busy=busy
@@ -176,31 +182,51 @@ def _allocator(environment):
 def run_task(task, environment, **arguments):
     """Run a task of ``worker`` in a fresh process with ``environment`` and return its result.
 
+    The processes are forked from a server that has imported torch but never touched CUDA: each
+    starts with no CUDA context, no cached memory and nothing compiled, without importing again.
+
     Raises:
         MeasurementError: the process ended without a result.
     """
-    package_parent = str(Path(__file__).resolve().parent.parent)
-    inherited = {key: value for key, value in os.environ.items() if key != "PYTORCH_ALLOC_CONF"}
-    search_path = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["decoding.worker"])
+    ours, theirs = context.Pipe(duplex=False)
     with tempfile.TemporaryDirectory() as folder:
-        result_file = Path(folder) / "result.json"
+        # A cold run is cold: it finds no kernels that an earlier process compiled.
         own = {
-            "PYTHONPATH": search_path,
-            # A cold run is cold: no kernels compiled by an earlier process.
             "TORCHINDUCTOR_CACHE_DIR": str(Path(folder) / "inductor"),
             "TRITON_CACHE_DIR": str(Path(folder) / "triton"),
         }
-        process = subprocess.run(
-            [sys.executable, "-m", "decoding.worker", str(result_file)],
-            input=json.dumps({"task": task, "environment": environment, **arguments}),
-            env={**inherited, **own, **environment},
-            capture_output=True,
-            text=True,
-        )
-        if process.returncode or not result_file.exists():
-            said = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
-            raise MeasurementError(f"The {task} of {_what(arguments)} failed: {said[-1]}")
-        return json.loads(result_file.read_text(encoding="utf-8"))
+        request = {"task": task, "environment": {**own, **environment}, **arguments}
+        process = context.Process(target=worker_main, args=(theirs, request))
+        process.start()
+        theirs.close()
+        answer = _listen(ours, f"{_what(arguments)}: {task}")
+        process.join()
+    if "result" in answer:
+        return answer["result"]
+    reason = answer.get("failed", f"its process ended with exit code {process.exitcode}")
+    raise MeasurementError(f"The {task} of {_what(arguments)} failed: {reason}")
+
+
+def _listen(connection, title):
+    """Show a progress bar until the worker sends its result; return that, or {} if it dies."""
+    with tqdm(total=1, desc=title, leave=False, disable=not show_progress, unit="run") as bar:
+        while True:
+            try:
+                answer = connection.recv()
+            except EOFError:
+                return {}
+            if "done" not in answer:
+                return answer
+            bar.total = answer["total"]
+            bar.update(answer["done"] - bar.n)
+
+
+def worker_main(connection, request):
+    from .worker import answer  # here, since the worker imports this module
+
+    answer(connection, request)
 
 
 def _what(arguments):

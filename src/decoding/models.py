@@ -7,10 +7,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, PreTraine
 # whatever came before, and a token check on it would pass a broken cache. Wider weights make every
 # token depend on the whole sequence; the time of a step stays the same.
 GPT2_SHAPES = {
-    "gpt2": {"n_layer": 12, "n_embd": 768, "n_head": 12, "initializer_range": 0.1},
-    "gpt2-medium": {"n_layer": 24, "n_embd": 1024, "n_head": 16, "initializer_range": 0.1},
-    "gpt2-large": {"n_layer": 36, "n_embd": 1280, "n_head": 20, "initializer_range": 0.1},
-    "gpt2-xl": {"n_layer": 48, "n_embd": 1600, "n_head": 25, "initializer_range": 0.1},
+    "gpt2": {"n_layer": 12, "n_embd": 768, "n_head": 12, "initializer_range": 0.05},
+    "gpt2-medium": {"n_layer": 24, "n_embd": 1024, "n_head": 16, "initializer_range": 0.05},
+    "gpt2-large": {"n_layer": 36, "n_embd": 1280, "n_head": 20, "initializer_range": 0.05},
+    "gpt2-xl": {"n_layer": 48, "n_embd": 1600, "n_head": 25, "initializer_range": 0.05},
     # Not a published model: small enough for every chapter to run on a laptop's CPU.
     "gpt2-tiny": {
         "n_layer": 2,

@@ -30,7 +30,9 @@ def decode_step(model, unread, cache, finished, eos):
     Returns:
         ``next_token``: int64 [batch, 1], the most likely token, or ``eos`` in a finished row.
         ``finished``: bool [batch], a new tensor that also marks the rows that finish here.
+        ``all_finished``: bool scalar tensor, on the device: nobody has waited for it yet.
     """
     logits = model(unread, past_key_values=cache, use_cache=cache is not None).logits[:, -1]
     next_token = torch.where(finished, eos, logits.argmax(dim=-1))
-    return next_token[:, None], finished | (next_token == eos)
+    finished = finished | (next_token == eos)
+    return next_token[:, None], finished, torch.all(finished)

@@ -1,18 +1,14 @@
-"""What a measurement's fresh process runs: ``python -m decoding.worker RESULT_FILE``.
+"""What a measurement's fresh process runs: one task, whose result goes back through a pipe."""
 
-The task comes as JSON on standard input; the result goes to the file as JSON.
-"""
-
+import functools
 import hashlib
-import json
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -25,10 +21,10 @@ from .measurement import Workload, describe_variant
 from .models import load_model
 from .records import SCHEMA, failed, median_curve, significant, spread
 from .rungs import RUNGS, find_rung
-from .timeline import busy_us, read_trace
+from .timeline import busy_us, device_intervals, read_trace
 
 MIB = 2**20
-PROFILED_WINDOWS, WINDOW_TOKENS = 8, 8
+PROFILED_WINDOWS, WINDOW_TOKENS = 6, 8
 
 
 class Run:
@@ -67,15 +63,17 @@ class Clock:
     """Takes the time at the start and at the end of every token, without waiting for the GPU."""
 
     def __init__(self, run):
-        self.on_gpu, self.device, self.ticks = run.on_gpu, run.device, []
+        self.on_gpu, self.ticks = run.on_gpu, []
+        # Made beforehand, so that a tick costs the loop as little as can be.
+        count = run.new_tokens + 1 if run.on_gpu else 0
+        self.unused = [torch.cuda.Event(enable_timing=True) for _ in range(count)]
 
     def tick(self, name="decode_step", step=None):
         if name == "stop_check":
             return
         if self.on_gpu:
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-            self.ticks.append(event)
+            self.ticks.append(self.unused.pop())
+            self.ticks[-1].record()
         else:
             self.ticks.append(time.perf_counter())
 
@@ -131,15 +129,8 @@ def sample_memory(run):
     }
 
 
-def device_intervals(profiler):
-    """Return the (start, end) of everything the GPU did under ``profiler``, and the kernel count."""
-    lanes = exported(profiler).lanes
-    work = [item for lane in lanes.values() for item in lane]
-    kernels = sum(item.kind == "kernel" for item in work)
-    return [(item.start_us, item.end_us) for item in work], kernels
-
-
 def exported(profiler):
+    """Return what ``profiler`` saw as a ``timeline.Timeline``."""
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "trace.json")
         profiler.export_chrome_trace(path)
@@ -151,29 +142,33 @@ def profile_steps(run, windows, activities):
 
     Args:
         windows: (first, last) steps, in order, not overlapping; first is at least 1.
+        activities: what the profiler watches.
 
     Returns:
-        One finished profiler a window. The GPU is idle when a window begins and when it ends.
+        One ``Timeline`` a window. The GPU is idle when a window begins and when it ends.
     """
     begins, ends = {first - 1 for first, _ in windows}, {last for _, last in windows}
-    profilers = []
+    running, timelines = [], []
 
     def switch(name, step):
         if name == "stop_check":
             return
         if step in ends:
             run.synchronize()
-            profilers[-1].stop()
+            profiler = running.pop()
+            profiler.stop()
+            # Read at once: starting the next profiler erases the timestamps of this one.
+            timelines.append(exported(profiler))
         if step in begins:
             run.synchronize()
-            profilers.append(profile(activities=activities))
-            profilers[-1].start()
+            running.append(profile(activities=activities, acc_events=True))
+            running[-1].start()
 
-    with profile(activities=activities):  # the first profiler of a process starts slowly
+    with profile(activities=activities, acc_events=True):  # the first one starts slowly
         run.synchronize()
     with ranges.observe(switch):
         run()
-    return profilers
+    return timelines
 
 
 def busy_time(run):
@@ -183,30 +178,39 @@ def busy_time(run):
     count = min(PROFILED_WINDOWS, steps // width)
     firsts = [1 + round(index * (steps - width) / max(count - 1, 1)) for index in range(count)]
     windows = [(first, first + width - 1) for first in firsts]
-    profilers = profile_steps(run, windows, [ProfilerActivity.CUDA])
-    results = [device_intervals(profiler) for profiler in profilers]
-    per_window = [busy_us(intervals) / 1000 / width for intervals, _ in results]
+    timelines = profile_steps(run, windows, [ProfilerActivity.CUDA])
+    busy = [busy_us(device_intervals(timeline)) / 1000 / width for timeline in timelines]
+    kernels = sum(
+        item.kind == "kernel"
+        for timeline in timelines
+        for lane in timeline.lanes.values()
+        for item in lane
+    )
     return {
-        "busy_ms_per_token": significant(sum(per_window) / count),
-        "kernels_per_token": round(sum(kernels for _, kernels in results) / width / count, 1),
+        "busy_ms_per_token": significant(sum(busy) / count),
+        "kernels_per_token": round(kernels / width / count, 1),
         "curve_steps": [(first + last) / 2 for first, last in windows],
-        "curve_busy_ms": [significant(value) for value in per_window],
+        "curve_busy_ms": [significant(value) for value in busy],
     }
 
 
-def measure(rung, workload, options, environment):
+def measure(rung, workload, options, environment, report):
     workload = Workload(**workload)
     variant = describe_variant(rung, workload, environment=environment, **options)
     label = find_rung(rung).label
     with reporting_out_of_memory() as trouble:
         run, described = prepare(rung, workload, options)
         model_mib = torch.cuda.memory_allocated() / MIB if run.on_gpu else None
+        runs = 1 + workload.repeats + 2 * run.on_gpu
         (cold, tokens), warm = timed(run), []
-        for _ in range(workload.repeats):
+        for repeat in range(workload.repeats):
+            report(1 + repeat, runs)
             times, again = timed(run)
             warm.append(times)
         repeatable = torch.equal(tokens, again)
+        report(1 + workload.repeats, runs)
         memory = sample_memory(run) | {"model_mib": round(model_mib, 1)} if run.on_gpu else None
+        report(runs - 1, runs)
         gpu = busy_time(run) if run.on_gpu else None
     if trouble:
         return failed(rung, label, variant, vars(workload), machine(), trouble[0])
@@ -250,54 +254,67 @@ def measure(rung, workload, options, environment):
     }
 
 
-def trace(rung, workload, options, environment, first_token, tokens):
-    run, _ = prepare(rung, Workload(**workload), options)
-    run()
-    run()
+def trace(entrants, workload, environment, report, first_token, tokens):
+    workload = Workload(**workload)
+    model = load(workload)
     activities = [ProfilerActivity.CPU]
-    if run.on_gpu:
+    if model.device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
     # One step more on either side, since a window begins and ends with an idle GPU.
     window = (first_token - 1, first_token + tokens)
-    (profiler,) = profile_steps(run, [window], activities)
-    return exported(profiler).slice(first_token, first_token + tokens - 1).to_dict()
-
-
-def race(entrants, workload, environment, busy):
-    workload = Workload(**workload)
-    model = None
-    runs, times, results = {}, {}, {}
+    timelines = {}
     for label, entrant in entrants.items():
-        options = dict(entrant)
-        rung, stop_check = options.pop("rung"), options.pop("stop_check", workload.stop_check)
-        own = workload.but(stop_check=stop_check)
-        model = model or load(own)
-        runs[label] = Run(model, rung, own, options)
-        reserved = torch.cuda.memory_reserved() if runs[label].on_gpu else 0
-        cold, tokens = timed(runs[label])
-        times[label] = []
-        results[label] = {"tokens_sha256": checksum(tokens), "cold_total_ms": cold["total"]}
-        if runs[label].on_gpu:
-            results[label]["reserved_mib"] = (torch.cuda.memory_reserved() - reserved) / MIB
-    for _ in range(workload.repeats):
+        run = enter(model, workload, entrant)
+        for _ in range(3):  # a compiled step is compiled in the first, captured in the second
+            run()
+        (timeline,) = profile_steps(run, [window], activities)
+        timelines[label] = timeline.slice(first_token, first_token + tokens - 1).to_dict()
+        report(len(timelines), len(entrants))
+    return {"machine": machine(), "timelines": timelines}
+
+
+def race(entrants, workload, environment, report, busy):
+    workload = Workload(**workload)
+    model = load(workload)
+    runs = {label: enter(model, workload, entrant) for label, entrant in entrants.items()}
+    results, times = {}, {label: [] for label in runs}
+    for label, run in runs.items():
+        reserved = torch.cuda.memory_reserved() if run.on_gpu else 0
+        cold, tokens = timed(run)
+        results[label] = {
+            "tokens_sha256": checksum(tokens),
+            "cold_total_ms": significant(cold["total"]),
+        }
+        if run.on_gpu:
+            results[label]["more_reserved_mib"] = (torch.cuda.memory_reserved() - reserved) / MIB
+        report(len(results), len(runs) + workload.repeats)
+    for repeat in range(workload.repeats):
         for label, run in runs.items():
             times[label].append(timed(run)[0])
+        report(len(runs) + repeat + 1, len(runs) + workload.repeats)
     for label, run in runs.items():
-        result = results[label]
-        result["total_ms"] = spread(each["total"] for each in times[label])
-        result["total_per_token_ms"] = spread(
-            each["total"] / each["generated"] for each in times[label]
-        )
-        if times[label][0]["prefill"] is not None:
+        totals = [each["total"] for each in times[label]]
+        each_token = [each["total"] / each["generated"] for each in times[label]]
+        results[label] |= {"total_ms": spread(totals), "total_per_token_ms": spread(each_token)}
+        if times[label][0]["curve"]:  # transformers' own loop has no ranges: only its total is known
             curves = [each["curve"] for each in times[label]]
-            result["per_token_ms"] = spread(sum(curve) / len(curve) for curve in curves)
-            result["prefill_ms"] = spread(each["prefill"] for each in times[label])
+            results[label] |= {
+                "per_token_ms": spread(sum(curve) / len(curve) for curve in curves),
+                "prefill_ms": spread(each["prefill"] for each in times[label]),
+            }
             if busy and run.on_gpu:
-                result |= busy_time(run)
+                results[label] |= busy_time(run)
     return {"machine": machine(), "workload": describe(workload, model), "results": results}
 
 
-def allocations(rung, workload, options, environment):
+def enter(model, workload, entrant):
+    """Return the ``Run`` of a race's or trace's entrant."""
+    options = dict(entrant)
+    rung, stop_check = options.pop("rung"), options.pop("stop_check", workload.stop_check)
+    return Run(model, rung, workload.but(stop_check=stop_check), options)
+
+
+def allocations(rung, workload, options, environment, report):
     run, _ = prepare(rung, Workload(**workload), options)
     if not run.on_gpu:
         raise SystemExit("The caching allocator can only be recorded on a CUDA GPU.")
@@ -390,7 +407,7 @@ def machine():
         "transformers": transformers.__version__,
         "python": platform.python_version(),
         "cpu_cores": os.cpu_count(),
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
 
 
@@ -407,11 +424,21 @@ def driver_version():
 TASKS = {"measure": measure, "trace": trace, "race": race, "allocations": allocations}
 
 
-def main(result_file):
-    request = json.load(sys.stdin)
-    result = TASKS[request.pop("task")](**request)
-    Path(result_file).write_text(json.dumps(result), encoding="utf-8")
+def answer(connection, request):
+    """Run the task in ``request`` and send back its result, or what went wrong.
+
+    This is the whole life of a measurement's process.
+    """
+    # Before CUDA starts: later, the allocator has read its setting already.
+    os.environ.update(request["environment"])
+    try:
+        report = functools.partial(_report, connection)
+        result = TASKS[request.pop("task")](**request, report=report)
+    except BaseException as error:  # also SystemExit and KeyboardInterrupt: the asker must know
+        connection.send({"failed": f"{type(error).__name__}: {error}"})
+    else:
+        connection.send({"result": result})
 
 
-if __name__ == "__main__":
-    main(sys.argv[1])
+def _report(connection, done, total):
+    connection.send({"done": done, "total": total})

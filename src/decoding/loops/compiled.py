@@ -8,26 +8,22 @@ from decoding.step import decode_step, start
 
 
 def decode(
-    model,
-    input_ids,
-    max_new_tokens,
-    eos_token_id,
-    cache_length=None,
-    compile_mode="reduce-overhead",
+    model, input_ids, max_new_tokens, eos_token_id, cache_length=None, compile_mode="reduce-overhead"
 ):
     finished, eos = start(input_ids, eos_token_id)
-    (batch, prompt), unread = input_ids.shape, input_ids
+    tokens, unread = [input_ids], input_ids
+    batch, prompt = input_ids.shape
     cache = static_cache(model, batch, cache_length or prompt + max_new_tokens)
-    tokens = torch.cat([input_ids, input_ids.new_empty(batch, max_new_tokens)], dim=1)
-    run = decode_step  # the prompt has a shape of its own: read it without the compiled step
+    compiled = compiled_step(model.device, compile_mode)
     for step in range(max_new_tokens):
         with ranges.decode_step(step):
+            run = compiled if step > 0 else decode_step  # the prompt has a shape of its own
             torch.compiler.cudagraph_mark_step_begin()
-            next_token, finished = (out.clone() for out in run(model, unread, cache, finished, eos))
-            tokens[:, prompt + step : prompt + step + 1] = next_token
-            unread = next_token
-            run = compiled_step(model.device, compile_mode)
+            unread, finished, all_finished = run(model, unread, cache, finished, eos)
+            # The next replay overwrites its outputs: keep copies of what it reads or we return.
+            unread, finished = unread.clone(), finished.clone()
+            tokens.append(unread)
         with ranges.stop_check(step):
-            if eos_token_id is not None and torch.all(finished).item():
+            if eos_token_id is not None and all_finished.item():
                 break
-    return tokens[:, : prompt + step + 1]
+    return torch.cat(tokens, dim=1)

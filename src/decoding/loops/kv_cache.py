@@ -9,14 +9,13 @@ from decoding.step import decode_step, start
 
 def decode(model, input_ids, max_new_tokens, eos_token_id):
     finished, eos = start(input_ids, eos_token_id)
-    tokens = unread = input_ids
+    tokens, unread = [input_ids], input_ids
     cache = DynamicCache(config=model.config)
     for step in range(max_new_tokens):
         with ranges.decode_step(step):
-            next_token, finished = decode_step(model, unread, cache, finished, eos)
-            tokens = torch.cat([tokens, next_token], dim=1)
-            unread = next_token
+            unread, finished, all_finished = decode_step(model, unread, cache, finished, eos)
+            tokens.append(unread)
         with ranges.stop_check(step):
-            if eos_token_id is not None and torch.all(finished).item():
+            if eos_token_id is not None and all_finished.item():
                 break
-    return tokens
+    return torch.cat(tokens, dim=1)

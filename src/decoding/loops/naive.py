@@ -11,9 +11,9 @@ def decode(model, input_ids, max_new_tokens, eos_token_id):
     tokens = input_ids
     for step in range(max_new_tokens):
         with ranges.decode_step(step):
-            next_token, finished = decode_step(model, tokens, None, finished, eos)
+            next_token, finished, all_finished = decode_step(model, tokens, None, finished, eos)
             tokens = torch.cat([tokens, next_token], dim=1)
         with ranges.stop_check(step):
-            if eos_token_id is not None and torch.all(finished).item():
+            if eos_token_id is not None and all_finished.item():
                 break
     return tokens

@@ -8,39 +8,34 @@ from decoding.step import decode_step, start
 
 
 def decode(
-    model,
-    input_ids,
-    max_new_tokens,
-    eos_token_id,
-    cache_length=None,
-    compile_mode="reduce-overhead",
+    model, input_ids, max_new_tokens, eos_token_id, cache_length=None, compile_mode="reduce-overhead"
 ):
     finished, eos = start(input_ids, eos_token_id)
-    (batch, prompt), unread = input_ids.shape, input_ids
+    tokens, unread = [input_ids], input_ids
+    batch, prompt = input_ids.shape
     cache = static_cache(model, batch, cache_length or prompt + max_new_tokens)
-    tokens = torch.cat([input_ids, input_ids.new_empty(batch, max_new_tokens)], dim=1)
-    run = decode_step  # the prompt has a shape of its own: read it without the compiled step
+    compiled = compiled_step(model.device, compile_mode)
     device = torch.get_device_module(model.device)
-    streams, events = stream_pair(model.device), (device.Event(), device.Event())
-    flags = torch.zeros(2, dtype=torch.bool, pin_memory=model.device.type == "cuda")
-    last = device.current_stream()
+    streams, done = stream_pair(model.device), (device.Event(), device.Event())
+    pinned = model.device.type == "cuda"
+    flags = [torch.zeros((), dtype=torch.bool, pin_memory=pinned) for _ in streams]
+    done[1].record()  # the first step waits for what the caller's stream has been given
     for step in range(max_new_tokens):
-        this = step % 2
+        this, other = step % 2, 1 - step % 2
         with device.stream(streams[this]), ranges.decode_step(step):
-            streams[this].wait_stream(last)
+            streams[this].wait_event(done[other])
+            run = compiled if step > 0 else decode_step  # the prompt has a shape of its own
             torch.compiler.cudagraph_mark_step_begin()
-            next_token, finished = (out.clone() for out in run(model, unread, cache, finished, eos))
-            tokens[:, prompt + step : prompt + step + 1] = next_token
-            unread = next_token
-            run = compiled_step(model.device, compile_mode)
-            flags[this].copy_(torch.all(finished), non_blocking=True)
-            events[this].record()
-        last = streams[this]
+            unread, finished, all_finished = run(model, unread, cache, finished, eos)
+            # The next replay overwrites its outputs: keep copies of what it reads or we return.
+            unread, finished = unread.clone(), finished.clone()
+            tokens.append(unread)
+            flags[this].copy_(all_finished, non_blocking=True)
+            done[this].record()
         with ranges.stop_check(step):
-            if eos_token_id is not None and step > 0:
-                events[1 - this].synchronize()
-                if flags[1 - this].item():
-                    step -= 1  # this step ran past the end: leave its token out
-                    break
-    device.current_stream().wait_stream(last)
-    return tokens[:, : prompt + step + 1]
+            done[other].synchronize()
+            if eos_token_id is not None and step > 0 and flags[other].item():
+                tokens.pop()  # the step before was the last: this one ran past the end
+                break
+    device.current_stream().wait_event(done[this])
+    return torch.cat(tokens, dim=1)

@@ -1,0 +1,114 @@
+"""Execute notebooks in place, stamp them with where and when, and tell whether they are still true."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from tqdm import tqdm
+
+from .fingerprint import fingerprint, rungs_named_in
+from .records import write_whole
+from .worker import machine
+
+STAMPED = ("gpu", "driver", "cuda", "torch", "transformers", "python", "date")
+
+
+def record_notebooks(folder="notebooks", names=()):
+    """Execute notebooks on this machine's GPU, in place, and stamp them.
+
+    A notebook is written only after its last cell has run, so an interrupted or failed one stays
+    as it was.
+
+    Args:
+        folder: where the notebooks are.
+        names: beginnings of file names, such as "02"; none means all.
+
+    Returns:
+        0 if every notebook ran, else 1.
+    """
+    here = machine()
+    if here["device"] != "cuda":
+        sys.exit("error: recording needs a CUDA GPU; the tests run the notebooks small without one.")
+    failed = []
+    for path in notebooks(folder, names):
+        try:
+            record(path, here)
+        except Exception as error:
+            failed.append(path.name)
+            print(f"{path.name}: not recorded, left as it was\n{error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def notebooks(folder, names=()):
+    """Return the notebooks in ``folder`` whose names begin with one of ``names``, in order.
+
+    Raises:
+        SystemExit: a name fits no notebook.
+    """
+    paths = sorted(Path(folder).glob("*.ipynb"))
+    for name in names:
+        if not any(path.name.startswith(name) for path in paths):
+            known = ", ".join(path.stem for path in paths) or "none"
+            sys.exit(f"error: no notebook in {folder} begins with {name!r}; there are: {known}.")
+    return [path for path in paths if not names or path.name.startswith(tuple(names))]
+
+
+def record(path, here):
+    """Execute the notebook at ``path`` on this machine and write it back with its stamp."""
+    notebook = nbformat.read(path, as_version=4)
+    began = time.monotonic()
+    execute(notebook, path, {"DECODING_RECORDING": "1"})
+    cells = code_cells(notebook)
+    notebook.metadata["recorded"] = {
+        **{key: here[key] for key in STAMPED},
+        "seconds": round(time.monotonic() - began),
+        "hash": fingerprint(rungs_named_in(cells), cells),
+    }
+    write_whole(Path(path), nbformat.writes(notebook) + "\n")
+
+
+def execute(notebook, path, environment=None):
+    """Run every cell of ``notebook`` in a fresh kernel, its outputs put in place of the old ones.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell failed.
+    """
+    os.environ.update(environment or {})
+    cells = sum(cell.cell_type == "code" for cell in notebook.cells)
+    with tqdm(total=cells, desc=Path(path).name, unit="cell") as bar:
+        client = NotebookClient(
+            notebook,
+            timeout=None,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(Path(path).resolve().parent)}},
+            on_cell_executed=lambda **_: bar.update(),
+        )
+        client.execute()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    return notebook
+
+
+def code_cells(notebook):
+    """Return the sources of the notebook's code cells."""
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def freshness(path):
+    """Return whether the numbers in the notebook at ``path`` come from the code as it is now.
+
+    Returns:
+        "fresh"; "stale" if the chapter's cells, its rungs' loops or the measurement have changed
+        since; "unrecorded" if it was never recorded on a GPU.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    recorded = notebook.metadata.get("recorded")
+    if not recorded:
+        return "unrecorded"
+    cells = code_cells(notebook)
+    return "fresh" if recorded["hash"] == fingerprint(rungs_named_in(cells), cells) else "stale"

@@ -1,0 +1,87 @@
+"""Made-up records with round numbers: nothing here was measured."""
+
+
+def record(
+    rung="naive",
+    *,
+    per_token=10.0,
+    around=0.1,
+    growth=0.0,
+    reserved=1000.0,
+    allocated=800.0,
+    batch=32,
+    prompt=128,
+    new=512,
+    idle=0.25,
+    gpu=True,
+    error=None,
+    variant=None,
+):
+    """Return a record as ``measure`` makes them.
+
+    Args:
+        per_token: median of the time per token, in ms; the range is ``around`` to either side.
+        growth: ms that the last step takes longer than the first.
+        reserved, allocated: peaks in MiB, reached in a straight line from half of them.
+        gpu: False for the record of a CPU, which has neither memory nor GPU figures.
+        error: why the row failed; then it has no figures at all.
+    """
+    labels = {"kv_cache": "KV cache"}
+    curve = [per_token + growth * (i / max(new - 2, 1) - 0.5) for i in range(new - 1)]
+    ramp = [0.5 + 0.5 * i / max(new - 1, 1) for i in range(new)]
+    spread = {"median": per_token, "min": per_token - around, "max": per_token + around}
+    whole = {key: value * new for key, value in spread.items()}
+    allocator = "default" if rung in ("naive", "kv_cache") else "expandable_segments"
+    plain = {"compile_mode": None, "stop_check": True, "cache_length": None}
+    plain |= {"allocator": allocator, "rung_allocator": allocator}
+    made = {
+        "schema": 1,
+        "rung": rung,
+        "label": labels.get(rung, rung.replace("_", " ")),
+        "variant": plain | (variant or {}),
+        "workload": {
+            "model": "gpt2",
+            "batch_size": batch,
+            "prompt_tokens": prompt,
+            "new_tokens": new,
+            "dtype": "bfloat16",
+            "seed": 0,
+            "repeats": 3,
+        },
+        "machine": {"device": "cuda" if gpu else "cpu", "gpu": "A made-up GPU" if gpu else None},
+        "time": {
+            "per_token_ms": spread,
+            "prefill_ms": spread,
+            "total_ms": whole,
+            "cold_total_ms": 3 * whole["median"],
+            "cold_prefill_ms": 3 * per_token,
+            "cold_per_token_ms": 3 * per_token,
+            "curve_ms": curve,
+            "cold_curve_ms": [3 * value for value in curve],
+        },
+        "memory": {
+            "allocated_mib": [allocated * part for part in ramp],
+            "reserved_mib": [reserved * part for part in ramp],
+            "peak_allocated_mib": allocated,
+            "peak_reserved_mib": reserved,
+            "model_mib": 250.0,
+            "alloc_retries": 0,
+            "segments": 10,
+        },
+        "gpu": {
+            "busy_ms_per_token": per_token * (1 - idle),
+            "idle_share": idle,
+            "kernels_per_token": 100.0,
+            "curve_steps": [new / 4, new / 2, 3 * new / 4],
+            "curve_busy_ms": [0.5 * per_token, 0.6 * per_token, 0.7 * per_token],
+        },
+        "tokens_sha256": "0" * 64,
+        "tokens_generated": new,
+        "notes": [],
+        "error": error,
+    }
+    if not gpu:
+        made |= {"memory": None, "gpu": None, "notes": ["on a CPU: no memory and GPU figures"]}
+    if error:
+        made |= {"time": None, "memory": None, "gpu": None, "tokens_generated": 0}
+    return made
