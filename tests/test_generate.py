@@ -139,9 +139,7 @@ _models = {name: tiny(name) for name in CONFIGURATIONS}
     seed=st.integers(0, 10_000),
     eos_from=st.none() | st.tuples(st.integers(0, 4), st.integers(0, 11)),
 )
-def test_drawn_cases(
-    architecture, rung, batch, prompt_tokens, max_new_tokens, seed, eos_from
-):
+def test_drawn_cases(architecture, rung, batch, prompt_tokens, max_new_tokens, seed, eos_from):
     model, input_ids = _models[architecture], prompt(batch, prompt_tokens, seed)
     eos = None
     if eos_from is not None:  # an id that the reference produces, so that rows do finish
@@ -161,9 +159,7 @@ class TestMadeOnce:
             return counters["stats"]["unique_graphs"]
 
         for seed, eos in ((0, None), (1, 3), (2, 5)):
-            generate(
-                model, prompt(2, 4, seed), rung="compiled", max_new_tokens=8, eos_token_id=eos
-            )
+            generate(model, prompt(2, 4, seed), rung="compiled", max_new_tokens=8, eos_token_id=eos)
         assert graphs() == 1
         generate(model, prompt(2, 4), rung="two_streams", max_new_tokens=8)
         assert graphs() == 1
@@ -197,7 +193,9 @@ class TestRanges:
         names = []
         model = tiny("gpt2")
         with ranges.observe(lambda name, step: names.append((name, step))):
-            decode(model, prompt(1, 3), rung, max_new_tokens=max_new_tokens, eos_token_id=eos_token_id)
+            decode(
+                model, prompt(1, 3), rung, max_new_tokens=max_new_tokens, eos_token_id=eos_token_id
+            )
         return names
 
     @pytest.mark.parametrize("rung", RUNGS)
@@ -262,9 +260,9 @@ class TestBadInput:
     def test_one_sentence_before_any_work(self, gpt2, change, error, words):
         arguments = {"input_ids": prompt(1, 3), "max_new_tokens": 4, "rung": "kv_cache"} | change
         ran = []
-        with ranges.observe(lambda name, step: ran.append(name)):
-            with pytest.raises(error, match=words):
-                generate(gpt2, arguments.pop("input_ids"), **arguments)
+        observed = ranges.observe(lambda name, step: ran.append(name))
+        with observed, pytest.raises(error, match=words):
+            generate(gpt2, arguments.pop("input_ids"), **arguments)
         assert not ran
 
     def test_a_model_in_training_mode(self):

@@ -33,10 +33,27 @@ def main(arguments=None):
     record = commands.add_parser(
         "record", help="execute notebooks in place on this machine's GPU and stamp them"
     )
-    record.add_argument("notebooks", nargs="*", help="numbers or names, for example 02; default: all")
-    record.add_argument("--folder", default="notebooks", help="where the notebooks are")
+    run = commands.add_parser(
+        "run", help="execute copies of the notebooks on this machine into _build/run"
+    )
+    student = commands.add_parser(
+        "student", help="write copies of the notebooks without outputs and solutions"
+    )
+    for command in (record, run):
+        command.add_argument(
+            "notebooks", nargs="*", help="numbers or names, for example 02; default: all"
+        )
+    for command in (record, run, student):
+        command.add_argument("--folder", default="notebooks", help="where the notebooks are")
     chosen = parser.parse_args(arguments)
-    return {"measure": _measure, "record": _record}[chosen.command](chosen)
+    if chosen.command == "measure":
+        return _measure(chosen)
+    from . import recording  # here, since measuring needs nothing of Jupyter
+
+    if chosen.command == "student":
+        return recording.student_notebooks(chosen.folder)
+    work = {"record": recording.record_notebooks, "run": recording.run_notebooks}[chosen.command]
+    return work(chosen.folder, chosen.notebooks)
 
 
 def _add_measure(commands):
@@ -83,7 +100,8 @@ def _measure(chosen):
     try:
         for names, check in ((chosen.rungs, True), (chosen.no_check, False)):
             for name in names:
-                options = {key: given[key] for key in given if key in find_rung(name).options}
+                taken = find_rung(name).options
+                options = {key: given[key] for key in given if key in taken}
                 items.append((name, workload.but(stop_check=check), options))
     except ValueError as error:
         sys.exit(f"error: {error}")
@@ -92,12 +110,6 @@ def _measure(chosen):
     if chosen.json:
         Path(chosen.json).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
     return 0 if all(record["error"] is None for record in records) else 1
-
-
-def _record(chosen):
-    from .recording import record_notebooks
-
-    return record_notebooks(chosen.folder, chosen.notebooks)
 
 
 def table(records):

@@ -146,7 +146,9 @@ class Chapter:
             ``reserved_mib`` after every token, ``segments`` at the end, for ``draw_segments``.
         """
         workload = workload or self.batched
-        allocator = measurement.describe_variant(rung, workload, environment=environment)["allocator"]
+        allocator = measurement.describe_variant(rung, workload, environment=environment)[
+            "allocator"
+        ]
         file = f"allocations_{rung}_{allocator}.json"
         if not self.on_gpu:
             self.tell("*No GPU here: the allocations are the book's.*")
@@ -203,7 +205,9 @@ class Chapter:
                     max_new_tokens=new_tokens,
                     eos_token_id=eos_token_id,
                 )
-                assert torch.equal(found, reference), f"{rung} chose other tokens (eos={eos_token_id})"
+                assert torch.equal(found, reference), (
+                    f"{rung} chose other tokens (eos={eos_token_id})"
+                )
         names = ", ".join(f"`{rung}`" for rung in rungs)
         self.tell(
             f"Same tokens: {names} and transformers' own `generate` chose the same "

@@ -53,7 +53,7 @@ THEME = {
     IDLE: f"var(--ttb-idle, {IDLE})",
 } | {colour: f"var(--ttb-{name}, {colour})" for name, colour in COLOURS.items()}
 
-WIDTH, FONT = 380, 11  # points; drawn 1.5 pixels a point at most, 0.95 on a 390-pixel phone
+WIDTH, FONT = 340, 11  # points; a point is 1.5 pixels at most, and 1.06 on a 390-pixel phone
 PANEL_WIDTH, PANEL_HEIGHT = 270, 190
 STYLE = MappingProxyType(
     {
@@ -107,6 +107,9 @@ def svg(fig, alt, max_width=None):
         fig: a matplotlib ``Figure``.
         alt: what the figure says, with its numbers; becomes its ``aria-label``.
         max_width: CSS pixels beyond which it does not grow; default: 1.5 per point of its width.
+
+    Raises:
+        ValueError: the figure has hatching or a gradient, whose ids figures would share.
     """
     file = io.StringIO()
     unstamped = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -155,15 +158,17 @@ def _themed(parent, named):
                 own[key] = _short(own[key])
         if own.get("transform") == f"rotate(-0 {own.get('x')} {own.get('y')})":
             del own["transform"]
-        if child.tag in ("path", "text"):
+        if child.tag in ("path", "text", "tspan"):
             own["style"] = _themed_style(own.get("style", ""))
         element = ElementTree.Element(child.tag, own)
-        element.text = child.text if child.tag == "text" else None
+        element.text = child.text if child.tag in ("text", "tspan") else None
         element.extend(list(_themed(child, named)))
         yield element
 
 
 def _themed_style(style):
+    if "url(#" in style:
+        raise ValueError("This figure has hatching or a gradient; draw lines or light fills.")
     declarations = {"fill": FOREGROUND.lower()}  # what an SVG fills with unless told otherwise
     for declaration in filter(None, map(str.strip, style.split(";"))):
         key, _, value = declaration.partition(": ")
@@ -237,13 +242,23 @@ def show_svg(drawing, caption=None):
     display(Html(html, unescape(label[1])))
 
 
+def save_svg(shown, path):
+    """Write the first SVG of what a function here returned to a file, for a README, say.
+
+    A file does not know the page's theme: it takes dark or light text from the reader's system.
+    """
+    drawing = re.search(r"<svg\b.*?</svg>", shown.html, re.DOTALL)[0]
+    style = "<style>svg{color:#24292f}@media(prefers-color-scheme:dark){svg{color:#e6edf3}}</style>"
+    drawing = drawing.replace('font-family="inherit"', 'font-family="system-ui, sans-serif"', 1)
+    Path(path).write_text(drawing.replace(">", f">{style}", 1) + "\n", encoding="utf-8")
+
+
 def name_of(record):
     """Return what a figure calls a record: its rung, and what sets the variant apart."""
     variant = record.get("variant") or {}
     words = [record.get("label") or LABELS.get(record["rung"], record["rung"])]
-    allocator = variant.get("allocator", "default")
-    own = "default" if record["rung"] in ("naive", "kv_cache") else "expandable_segments"
-    if allocator != variant.get("rung_allocator", own if variant else "default"):
+    allocator = variant.get("allocator")
+    if allocator != variant.get("rung_allocator", allocator):
         words.append(LABELS.get(allocator, f"{allocator} allocator"))
     if variant.get("compile_mode"):
         words.append(f"{variant['compile_mode']} mode")
@@ -255,12 +270,11 @@ def name_of(record):
 
 
 def colour_of(record):
-    """Return the colour of a record's rung (that of its allocator for a rung without it)."""
+    """Return the colour of a record: its rung's, or expandable segments' where only it has them."""
     variant = record.get("variant") or {}
-    rung = record["rung"]
-    if rung in ("naive", "kv_cache") and variant.get("allocator") == "expandable_segments":
-        rung = "expandable_segments"
-    return COLOURS.get(rung, MUTED)
+    allocator = variant.get("allocator")
+    lent = allocator != variant.get("rung_allocator", allocator)
+    return COLOURS.get(lent and allocator) or COLOURS.get(record["rung"], MUTED)
 
 
 def milliseconds(value):
@@ -466,7 +480,9 @@ def _panel(drawn, what, alt, width, height, cold=False, busy=False):
     beyond = [value for value in singles if value > top]
     if beyond:
         are = "step is" if len(beyond) == 1 else "steps are"
-        heading += f"; {len(beyond)} single {are} off the scale, up to {milliseconds(max(beyond))}"
+        heading += (
+            f"; {len(beyond)} single {are} off the scale, up to {milliseconds(max(beyond))} ms"
+        )
     with rc_context(STYLE):
         fig = Figure(figsize=(width / 72, height / 72))
         ax = fig.add_subplot()
@@ -535,9 +551,11 @@ def _lay_out(ax, xlabel, lines, label_width=13):
     ax.set_xlim(min(positions), max(max(positions), min(positions) + 1))
     if ax.get_xscale() == "linear":
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    ax.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
     ax.set_xlabel(xlabel)
+    for line in ax.get_ygridlines():
+        line.set_clip_on(False)  # a clip needs an id, and they are inside
     ticks = ax.yaxis.get_major_formatter().format_ticks(ax.get_yticks())
     named = [line for line in lines if line.label]
     labels = ["\n".join(textwrap.wrap(line.label, label_width)) for line in named]
@@ -651,7 +669,7 @@ def _medians(records):
             values = [spread_words(per_token(record))]
             for key in ("peak_allocated_mib", "peak_reserved_mib")[: len(heads) - 1]:
                 values.append(f"{record['memory'][key]:,.0f}" if record["memory"] else "–")
-            cells = "".join(f"<td>{value}</td>" for value in values)
+            cells = "".join(f'<td style="white-space:nowrap">{value}</td>' for value in values)
         rows.append(f'<tr><th scope="row">{escape(name_of(record))}</th>{cells}</tr>')
     head = "".join(f'<th scope="col">{words}</th>' for words in heads)
     return (
@@ -696,9 +714,17 @@ def ladder(records, title, *, caption=None):
             length = value / longest * WIDTH
             solid = length * (1 - (share or 0))
             colour = colour_of(record)
-            ax.barh(base + 5 + bar / 2, solid, bar, color=colour, linewidth=0)
+            ax.barh(base + 5 + bar / 2, solid, bar, color=colour, clip_on=False)
             if share:
-                ax.barh(base + 5 + bar / 2, length - solid, bar, solid, color=colour, alpha=0.35)
+                ax.barh(
+                    base + 5 + bar / 2,
+                    length - solid,
+                    bar,
+                    solid,
+                    color=colour,
+                    alpha=0.35,
+                    clip_on=False,
+                )
                 words = f"{percent(share)} idle"
                 if length - solid > 0.6 * FONT * len(words) + 6:
                     ax.text(solid + 5, base + 5 + bar - 3.2, words, size=FONT - 1)
@@ -771,13 +797,15 @@ def table(records, caption="Each row beside the row before"):
     on_gpu = any(record.get("memory") for record in records)
     workloads = [workload_words(record) for record in records]
     several = len(set(workloads)) > 1
+    batches = len({workload.partition(",")[2] for workload in workloads}) == 1
     heads = ["rung", *(["workload"] if several else []), "ms per token (range)"]
     heads += ["speed × before", "speed × first", "first run, ms per token"]
     heads += ["peak reserved, MiB", "change, MiB", "GPU idle"] if on_gpu else []
     rows, firsts, befores = [], {}, {}
     for record, workload in zip(records, workloads, strict=True):
         start = f'<th scope="row">{escape(name_of(record))}</th>'
-        start += f"<td>{escape(workload)}</td>" if several else ""
+        shown = workload.partition(",")[0] if batches else workload
+        start += f"<td>{escape(shown)}</td>" if several else ""
         if record.get("error"):
             span = len(heads) - 1 - several
             rows.append(f'{start}<td colspan="{span}">{escape(record["error"])}</td>')
@@ -903,7 +931,7 @@ SIGNS = MappingProxyType(
 def _diff_line(sign, html, line):
     """One line with its sign, wrapped under its own indentation where the page is narrow."""
     tag, style = SIGNS[sign]
-    hang = len(line) - len(line.lstrip()) + 6
+    hang = len(line) - len(line.lstrip()) + 4
     style += f"display:block;padding-left:{hang}ch;text-indent:-{hang}ch"
     return f'<{tag} style="{style}">{sign} {html}</{tag}>'
 

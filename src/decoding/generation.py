@@ -110,7 +110,9 @@ def _check_prompt(model, input_ids):
 
 def _check_lengths(model, input_ids, max_new_tokens, cache_length):
     if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int):
-        raise TypeError(f"max_new_tokens is {max_new_tokens!r}; it must be a whole number from 1 up.")
+        raise TypeError(
+            f"max_new_tokens is {max_new_tokens!r}; it must be a whole number from 1 up."
+        )
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}; ask for at least 1 token.")
     prompt, limit = input_ids.shape[1], max_positions(model)

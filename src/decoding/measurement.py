@@ -14,7 +14,6 @@ from .fingerprint import fingerprint
 from .records import failed
 from .rungs import find_rung
 
-
 show_progress = True
 
 
@@ -87,19 +86,28 @@ def compare(rungs, workload, *, progress=True, **options):
         **options: the options of the rungs given by name alone; each gets those that it takes.
 
     A rung that fails does not end the comparison: its record's ``error`` says why.
+
+    Raises:
+        ValueError: there is no such rung.
     """
-    records = []
-    bar = tqdm(rungs, disable=not progress, unit="rung")
-    for item in bar:
+    items = []
+    for item in rungs:
         if isinstance(item, str):
             taken = {key: options[key] for key in options if key in find_rung(item).options}
             item = (item, workload, taken)
-        name, its_workload, its_options = item
+        find_rung(item[0])  # a misspelt name is found before anything is measured
+        items.append(item)
+    records = []
+    bar = tqdm(items, disable=not progress, unit="rung")
+    for name, its_workload, its_options in bar:
         bar.set_description(name)
         try:
             records.append(measure(name, its_workload, **its_options))
         except MeasurementError as error:
-            label, variant = find_rung(name).label, describe_variant(name, its_workload, **its_options)
+            label, variant = (
+                find_rung(name).label,
+                describe_variant(name, its_workload, **its_options),
+            )
             records.append(failed(name, label, variant, asdict(its_workload), {}, str(error)))
     return records
 

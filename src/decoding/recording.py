@@ -1,18 +1,21 @@
 """Execute notebooks in place, stamp them with where and when, and tell whether they are still true."""
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
 from .fingerprint import fingerprint, rungs_named_in
 from .records import write_whole
 from .worker import machine
 
+SOLUTION = re.compile(r"(?P<fence>`{3,}|:{3,})\{solution(?P<gate>-start|-end|)\}")
 STAMPED = ("gpu", "driver", "cuda", "torch", "transformers", "python", "date")
 
 
@@ -31,7 +34,9 @@ def record_notebooks(folder="notebooks", names=()):
     """
     here = machine()
     if here["device"] != "cuda":
-        sys.exit("error: recording needs a CUDA GPU; the tests run the notebooks small without one.")
+        sys.exit(
+            "error: recording needs a CUDA GPU; the tests run the notebooks small without one."
+        )
     failed = []
     for path in notebooks(folder, names):
         try:
@@ -91,6 +96,83 @@ def execute(notebook, path, environment=None):
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    return notebook
+
+
+def run_notebooks(folder="notebooks", names=(), target="_build/run"):
+    """Execute copies of the notebooks on this machine, with a GPU or small without one.
+
+    Args:
+        folder: where the notebooks are; they stay as they are.
+        names: beginnings of file names; none means all.
+        target: the folder for the executed copies.
+
+    Returns:
+        0 if every notebook ran, else 1.
+    """
+    Path(target).mkdir(parents=True, exist_ok=True)
+    failed = []
+    for path in notebooks(folder, names):
+        notebook = nbformat.read(path, as_version=4)
+        try:
+            execute(notebook, Path(target) / path.name)
+        except CellExecutionError as error:
+            failed.append(path.name)
+            print(f"{path.name}: stopped\n{error}", file=sys.stderr)
+        else:
+            notebook.metadata.pop("recorded", None)
+            write_whole(Path(target) / path.name, nbformat.writes(notebook) + "\n")
+            print(f"{path.name}: {Path(target) / path.name}")
+    return 1 if failed else 0
+
+
+def student_notebooks(folder="notebooks", target="_build/student"):
+    """Write copies of the notebooks without outputs and without the exercises' solutions.
+
+    Returns:
+        0.
+    """
+    Path(target).mkdir(parents=True, exist_ok=True)
+    for path in notebooks(folder):
+        notebook = without_solutions(nbformat.read(path, as_version=4))
+        write_whole(Path(target) / path.name, nbformat.writes(notebook) + "\n")
+        print(Path(target) / path.name)
+    return 0
+
+
+def without_solutions(notebook):
+    """Return ``notebook`` without outputs, widgets, stamp and everything inside a solution."""
+    kept, inside = [], False
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            lines = []
+            fence = None
+            for line in cell.source.split("\n"):
+                opened = SOLUTION.match(line)
+                if fence is None and opened and not inside:
+                    if opened["gate"] == "-start":
+                        inside = True
+                    fence = opened["fence"]
+                    continue
+                if fence is not None:
+                    if line.rstrip() == fence:
+                        fence = None
+                    continue
+                if inside:
+                    if opened and opened["gate"] == "-end":
+                        inside, fence = False, opened["fence"]
+                    continue
+                lines.append(line)
+            cell.source = "\n".join(lines).strip()
+            if cell.source:
+                kept.append(cell)
+        elif not inside:
+            if cell.cell_type == "code":
+                cell.outputs, cell.execution_count = [], None
+            kept.append(cell)
+    notebook.cells = kept
+    for key in ("recorded", "widgets"):
+        notebook.metadata.pop(key, None)
     return notebook
 
 

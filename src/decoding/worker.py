@@ -20,7 +20,7 @@ from .generation import generate, vocabulary_size
 from .measurement import Workload, describe_variant
 from .models import load_model
 from .records import SCHEMA, failed, median_curve, significant, spread
-from .rungs import RUNGS, find_rung
+from .rungs import find_rung
 from .timeline import busy_us, device_intervals, read_trace
 
 MIB = 2**20
@@ -296,7 +296,9 @@ def race(entrants, workload, environment, report, busy):
         totals = [each["total"] for each in times[label]]
         each_token = [each["total"] / each["generated"] for each in times[label]]
         results[label] |= {"total_ms": spread(totals), "total_per_token_ms": spread(each_token)}
-        if times[label][0]["curve"]:  # transformers' own loop has no ranges: only its total is known
+        if times[label][0][
+            "curve"
+        ]:  # transformers' own loop has no ranges: only its total is known
             curves = [each["curve"] for each in times[label]]
             results[label] |= {
                 "per_token_ms": spread(sum(curve) / len(curve) for curve in curves),
@@ -399,7 +401,9 @@ def machine():
     return {
         "device": "cuda" if on_gpu else "cpu",
         "gpu": properties.name if on_gpu else None,
-        "gpu_id": hashlib.sha256(str(properties.uuid).encode()).hexdigest()[:12] if on_gpu else None,
+        "gpu_id": hashlib.sha256(str(properties.uuid).encode()).hexdigest()[:12]
+        if on_gpu
+        else None,
         "gpu_memory_mib": properties.total_memory // MIB if on_gpu else None,
         "driver": driver_version() if on_gpu else None,
         "cuda": torch.version.cuda if on_gpu else None,

@@ -8,7 +8,12 @@ from decoding.step import decode_step, start
 
 
 def decode(
-    model, input_ids, max_new_tokens, eos_token_id, cache_length=None, compile_mode="reduce-overhead"
+    model,
+    input_ids,
+    max_new_tokens,
+    eos_token_id,
+    cache_length=None,
+    compile_mode="reduce-overhead",
 ):
     finished, eos = start(input_ids, eos_token_id)
     tokens, unread = [input_ids], input_ids
