@@ -38,7 +38,8 @@ class Chapter:
 
     Attributes:
         on_gpu: whether there is a CUDA GPU; if not, everything runs small.
-        batched, single: the two workloads of the book, batch 32 and batch 1 (on a CPU: smaller).
+        batched, single: the two workloads of the book: batch 32 with 512 new tokens and batch 1
+            with 256 (on a CPU: smaller).
     """
 
     def __init__(self, name):
@@ -47,11 +48,11 @@ class Chapter:
         self.on_gpu = self.machine["device"] == "cuda"
         self.recording = bool(os.environ.get("DECODING_RECORDING"))
         measurement.show_progress = not self.recording
-        self.batched = self._workload(batch_size=32)
-        self.single = self._workload(batch_size=1)
+        self.batched = self._workload(batch_size=32, new_tokens=512)
+        self.single = self._workload(batch_size=1, new_tokens=256)
         self.tell(self._introduction())
 
-    def _workload(self, batch_size):
+    def _workload(self, batch_size, new_tokens):
         if not self.on_gpu:
             return Workload(
                 "gpt2-tiny", min(batch_size, 2), 8, 16, dtype="float32", device="cpu", repeats=2
@@ -59,7 +60,7 @@ class Chapter:
         if self.machine["gpu_memory_mib"] < 16_000:
             batch_size = min(batch_size, 8)
         dtype = str(load_dtype()).removeprefix("torch.")
-        return Workload("gpt2", batch_size, 128, 512, dtype=dtype, repeats=3)
+        return Workload("gpt2", batch_size, 128, new_tokens, dtype=dtype, repeats=3)
 
     def _introduction(self):
         if not self.on_gpu:
@@ -68,11 +69,11 @@ class Chapter:
                 "with a tiny model on the CPU. Every cell works, but times and shapes of curves mean "
                 "nothing here: the rendered book shows what a GPU gives."
             )
-        work = self.batched
+        batched, single = self.batched, self.single
         return (
-            f"Running on **{self.machine['gpu']}**: {work.model}, {work.dtype}, prompts of "
-            f"{work.prompt_tokens} tokens, {work.new_tokens} new tokens, batch {work.batch_size} and "
-            f"batch 1; {work.repeats} timed runs after a cold one."
+            f"Running on **{self.machine['gpu']}**: {batched.model}, {batched.dtype}, prompts of "
+            f"{batched.prompt_tokens} tokens; batch {batched.batch_size} with {batched.new_tokens} new "
+            f"tokens and batch 1 with {single.new_tokens}; {batched.repeats} timed runs after a cold one."
         )
 
     def tell(self, text):

@@ -177,7 +177,7 @@ def _themed_style(style):
             declarations["font-size"] = f"{size}px"
             if weight:
                 declarations["font-weight"] = weight
-        else:
+        elif key != "font-family":
             declarations[key] = value
     themed = {key: THEME.get(value.upper(), value) for key, value in declarations.items()}
     return ";".join(f"{key}:{value}" for key, value in themed.items())
@@ -657,24 +657,33 @@ def _workload_card(before, after):
 
 
 def _medians(records):
-    """A small table of what the headline was made from."""
-    heads = ["ms per token (range)"]
-    if any(record["memory"] for record in records):
-        heads += ["peak allocated, MiB", "peak reserved, MiB"]
-    rows = []
+    """A small table of what the headline was made from, and why a record has nothing to show."""
+    rows = {"ms per token": [], "range": [], "peak allocated, MiB": [], "peak reserved, MiB": []}
     for record in records:
-        if record.get("error"):
-            cells = f'<td colspan="{len(heads)}">{escape(record["error"])}</td>'
-        else:
-            values = [spread_words(per_token(record))]
-            for key in ("peak_allocated_mib", "peak_reserved_mib")[: len(heads) - 1]:
-                values.append(f"{record['memory'][key]:,.0f}" if record["memory"] else "–")
-            cells = "".join(f'<td style="white-space:nowrap">{value}</td>' for value in values)
-        rows.append(f'<tr><th scope="row">{escape(name_of(record))}</th>{cells}</tr>')
-    head = "".join(f'<th scope="col">{words}</th>' for words in heads)
+        time = {} if record.get("error") else per_token(record)
+        memory = record["memory"] or {}
+        rows["ms per token"].append(milliseconds(time["median"]) if time else "–")
+        rows["range"].append(
+            f"{milliseconds(time['min'])}–{milliseconds(time['max'])}" if time else "–"
+        )
+        for kind in ("allocated", "reserved"):
+            peak = f"{memory[f'peak_{kind}_mib']:,.0f}" if memory else "–"
+            rows[f"peak {kind}, MiB"].append(peak)
+    head = "".join(f'<th scope="col">{escape(name_of(record))}</th>' for record in records)
+    cell = '<td style="white-space:nowrap">{}</td>'
+    body = "".join(
+        f'<tr><th scope="row">{name}</th>{"".join(map(cell.format, values))}</tr>'
+        for name, values in rows.items()
+        if set(values) != {"–"}
+    )
+    reasons = "".join(
+        f'<div class="ttb-failed">{escape(_figures_of(record))}</div>'
+        for record in records
+        if record.get("error")
+    )
     return (
-        '<table class="ttb-medians"><thead><tr><th scope="col">rung</th>'
-        f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        '<table class="ttb-medians"><thead><tr><td></td>'
+        f"{head}</tr></thead><tbody>{body}</tbody></table>{reasons}"
     )
 
 
@@ -689,53 +698,46 @@ def ladder(records, title, *, caption=None):
     good = [record for record in records if not record.get("error")]
     first = per_token(good[0])["median"] if good else None
     longest = max((per_token(record)["median"] for record in good), default=1)
-    row, bar, top = 38, 14, 24
+    row, top = 38, 24
     height = row * len(records) + top
     with rc_context(STYLE):
         fig = Figure(figsize=(WIDTH / 72, height / 72))
         ax = fig.add_axes((0, 0, 1, 1))
         ax.set_axis_off()
         ax.set(xlim=(0, WIDTH), ylim=(height, 0))
-        idle = any(_idle(record) is not None for record in good)
-        key = "solid: the GPU works · light: it waits" if idle else "time per token"
+        idle_known = any(_idle(record) is not None for record in good)
+        key = "solid: the GPU works · light: it waits" if idle_known else "time per token"
         ax.text(0, 12, key, color=MUTED)
         ax.text(WIDTH, 12, f"× {name_of(good[0])}" if good else "", color=MUTED, ha="right")
-        alts = []
+        alts = [f"{title.rstrip('.')}."]
         for number, record in enumerate(records):
-            base = top + row * number + 13
-            ax.text(0, base, name_of(record), weight="bold")
-            if record.get("error"):
-                ax.text(WIDTH, base, "failed", ha="right")
-                alts.append(_figures_of(record))
-                continue
-            value, share = per_token(record)["median"], _idle(record)
-            ax.text(WIDTH - 48, base, f"{milliseconds(value)} ms", ha="right")
-            ax.text(WIDTH, base, ratio(first / value), ha="right", weight="bold")
-            length = value / longest * WIDTH
-            solid = length * (1 - (share or 0))
-            colour = colour_of(record)
-            ax.barh(base + 5 + bar / 2, solid, bar, color=colour, clip_on=False)
-            if share:
-                ax.barh(
-                    base + 5 + bar / 2,
-                    length - solid,
-                    bar,
-                    solid,
-                    color=colour,
-                    alpha=0.35,
-                    clip_on=False,
-                )
-                words = f"{percent(share)} idle"
-                if length - solid > 0.6 * FONT * len(words) + 6:
-                    ax.text(solid + 5, base + 5 + bar - 3.2, words, size=FONT - 1)
-            alts.append(
-                f"{name_of(record)}: {milliseconds(value)} ms per token, {ratio(first / value)}"
-                + (f", GPU idle {percent(share)}." if share is not None else ".")
-            )
-        failures = [_figures_of(record) for record in records if record.get("error")]
-        alt = " ".join([f"{title.rstrip('.')}.", *alts])
+            alts.append(_ladder_row(ax, top + row * number + 13, record, first, longest))
+        alt = " ".join(alts)
         drawing = svg(fig, alt)
+    failures = [_figures_of(record) for record in records if record.get("error")]
     return Html(framed(drawing, title, " ".join(filter(None, (caption, *failures)))), alt)
+
+
+def _ladder_row(ax, y, record, first, longest):
+    """Draw a record's words at ``y`` and its bar below them, and return them as a sentence."""
+    ax.text(0, y, name_of(record), weight="bold")
+    if record.get("error"):
+        ax.text(WIDTH, y, "failed", ha="right")
+        return _figures_of(record)
+    value, idle = per_token(record)["median"], _idle(record)
+    ax.text(WIDTH - 48, y, f"{milliseconds(value)} ms", ha="right")
+    ax.text(WIDTH, y, ratio(first / value), ha="right", weight="bold")
+    length = value / longest * WIDTH
+    works = length * (1 - (idle or 0))
+    for left, right, alpha in ((0, works, 1), (works, length, 0.35)):
+        if right > left:
+            bar = {"left": left, "color": colour_of(record), "alpha": alpha, "clip_on": False}
+            ax.barh(y + 12, right - left, 14, **bar)
+    words = f"{percent(idle or 0)} idle"
+    if length - works > 0.6 * FONT * len(words) + 6:
+        ax.text(works + 5, y + 15.8, words, size=FONT - 1)
+    said = f"{name_of(record)}: {milliseconds(value)} ms per token, {ratio(first / value)}"
+    return said + (f", GPU idle {percent(idle)}." if idle is not None else ".")
 
 
 def _idle(record):
@@ -817,7 +819,7 @@ def table(records, caption="Each row beside the row before"):
         befores[workload] = record
     head = "".join(f'<th scope="col">{escape(words)}</th>' for words in heads)
     html = (
-        f'<div class="ttb-scroll" style="overflow-x:auto" tabindex="0" role="region" '
+        f'<div class="ttb-scroll" style="overflow-x:auto" tabindex="0" role="group" '
         f'aria-label="{escape(caption)}"><table class="ttb-table"><caption>{escape(caption)}'
         f"</caption><thead><tr>{head}</tr></thead>"
         f"<tbody>{''.join(f'<tr>{row}</tr>' for row in rows)}</tbody></table></div>"
@@ -861,7 +863,7 @@ def diff(before, after):
     rows, removed, added = [], 0, 0
     for operation, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if operation == "equal":
-            rows += [_diff_line(" ", escape(line), line) for line in old[a:b]]
+            rows += [_diff_line(" ", _breakable(line), line) for line in old[a:b]]
             continue
         removed, added = removed + b - a, added + d - c
         was, is_now = _marked(old[a:b], new[c:d])
@@ -936,12 +938,17 @@ def _diff_line(sign, html, line):
     return f'<{tag} style="{style}">{sign} {html}</{tag}>'
 
 
+def _breakable(code):
+    """Code as HTML that may also break after a dot or an opening parenthesis."""
+    return re.sub(r"[.(](?!\))", r"\g<0><wbr/>", escape(code))
+
+
 def _marked(old, new):
     """The HTML of replaced lines, in which the words that changed are marked.
 
     Each old line is compared with the new line it resembles most, if it resembles one at all.
     """
-    was, is_now = list(map(escape, old)), list(map(escape, new))
+    was, is_now = list(map(_breakable, old)), list(map(_breakable, new))
     free = set(range(len(new)))
     for i, line in enumerate(old):
         alike = {j: SequenceMatcher(None, line.strip(), new[j].strip()).ratio() for j in free}
@@ -953,7 +960,7 @@ def _marked(old, new):
         pieces = [], []
         for operation, a, b, c, d in SequenceMatcher(None, words, others, False).get_opcodes():
             for out, part in ((pieces[0], words[a:b]), (pieces[1], others[c:d])):
-                changed = escape("".join(part))
+                changed = _breakable("".join(part))
                 out.append(changed if operation == "equal" or not part else f"<b>{changed}</b>")
         was[i], is_now[best] = map("".join, pieces)
     return was, is_now

@@ -4,9 +4,12 @@ This module is the side that asks; ``worker`` is the side that runs.
 """
 
 import multiprocessing
+import sys
 import tempfile
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
 from tqdm.auto import tqdm
 
@@ -207,7 +210,8 @@ def run_task(task, environment, **arguments):
         }
         request = {"task": task, "environment": {**own, **environment}, **arguments}
         process = context.Process(target=worker_main, args=(theirs, request))
-        process.start()
+        with _main_module_hidden():
+            process.start()
         theirs.close()
         answer = _listen(ours, f"{_what(arguments)}: {task}")
         process.join()
@@ -215,6 +219,16 @@ def run_task(task, environment, **arguments):
         return answer["result"]
     reason = answer.get("failed", f"its process ended with exit code {process.exitcode}")
     raise MeasurementError(f"The {task} of {_what(arguments)} failed: {reason}")
+
+
+@contextmanager
+def _main_module_hidden():
+    """Keep multiprocessing from running the caller's script again in the worker's process."""
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _listen(connection, title):

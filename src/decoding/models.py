@@ -29,9 +29,9 @@ def load_model(name, *, weights="random", device=None, dtype=None, seed=0):
         name: a GPT-2 size ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", or "gpt2-tiny" for a
             CPU), the id of any causal LM on the Hugging Face hub, a local folder, or a
             transformers configuration object.
-        weights: "random" draws weights of the model's real shape, the same ones for the same
-            ``seed`` (the time of a step does not depend on their values); "pretrained" loads the
-            published ones.
+        weights: "random" draws weights of the model's real shape, on one kind of device the same
+            ones for the same ``seed`` (the time of a step does not depend on their values);
+            "pretrained" loads the published ones.
         device: where to put the model; None means the GPU if there is one, else the CPU.
         dtype: a torch dtype; None means bfloat16 on a GPU that has it, else float32.
         seed: the seed of random weights.
@@ -53,9 +53,10 @@ def load_model(name, *, weights="random", device=None, dtype=None, seed=0):
         model = _from_hub(AutoModelForCausalLM, name, dtype=dtype)
     else:
         config = _configuration(name)
-        with torch.random.fork_rng(devices=[]):
+        on_gpu = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=on_gpu), device:
             torch.manual_seed(seed)
-            # On the CPU and in float32, so that every device and dtype gets the same weights.
+            # In float32, so that every dtype gets the same weights, rounded.
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
 

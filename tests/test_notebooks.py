@@ -1,0 +1,76 @@
+"""Every notebook runs from top to bottom on a machine without a GPU, in a scratch copy."""
+
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from decoding import fingerprint
+from decoding.recording import code_cells, execute, freshness, without_solutions
+
+FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+MEASURING = [
+    path
+    for path in NOTEBOOKS
+    if nbformat.read(path, as_version=4).metadata.get("measures") is not False
+]
+
+
+def name_of(path):
+    return path.stem
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    return tmp_path_factory.mktemp("records")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_it_runs_small(path, tmp_path, records, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("DECODING_RECORDS", str(records))
+    before = path.read_bytes()
+    copy = Path(shutil.copy(path, tmp_path))
+    notebook = execute(nbformat.read(copy, as_version=4), copy)
+    errors = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "error"
+    ]
+    assert not errors
+    if path in MEASURING:
+        shown = nbformat.writes(notebook)
+        assert "Running small" in shown, "a notebook without a GPU must say so at its top"
+    assert path.read_bytes() == before, "the committed outputs must stay as they were recorded"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+class TestAsCommitted:
+    def test_it_has_outputs_and_no_errors_and_nothing_on_stderr(self, path):
+        notebook = nbformat.read(path, as_version=4)
+        outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+        assert outputs
+        assert not [output for output in outputs if output.output_type == "error"]
+        assert not [output for output in outputs if output.get("name") == "stderr"]
+
+    def test_its_code_parses_on_every_python(self, path):
+        fingerprint.fingerprint([], code_cells(nbformat.read(path, as_version=4)))
+
+    def test_the_student_copy_keeps_the_exercises_and_no_answers(self, path):
+        whole = nbformat.read(path, as_version=4)
+        exercises = sum(cell.source.count("{exercise") for cell in whole.cells)
+        copy = without_solutions(nbformat.read(path, as_version=4))
+        text = "\n".join(cell.source for cell in copy.cells)
+        assert "{solution" not in text
+        assert sum(cell.source.count("{exercise") for cell in copy.cells) == exercises
+        assert not any(cell.get("outputs") for cell in copy.cells)
+
+
+@pytest.mark.parametrize("path", MEASURING, ids=name_of)
+def test_its_numbers_come_from_a_gpu_and_from_the_code_as_it_is(path):
+    recorded = nbformat.read(path, as_version=4).metadata["recorded"]
+    assert recorded["gpu"]
+    assert freshness(path) == "fresh"

@@ -1,0 +1,172 @@
+"""The stamp: what changes it, what does not, and what a failed recording leaves behind."""
+
+import ast
+import textwrap
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from decoding import recording
+from decoding.fingerprint import FOLDER, canonical, fingerprint, rungs_named_in
+
+CELLS = ['record = chapter.measure("kv_cache")', "print(record)  # show it"]
+MACHINE = {
+    "device": "cuda",
+    "gpu": "a GPU",
+    "driver": "1",
+    "cuda": "13.0",
+    "torch": "2.11.0",
+    "transformers": "5.17.0",
+    "python": "3.12.3",
+    "date": "2026-11-23T12:00:00Z",
+}
+
+
+def notebook_at(path, cells):
+    nbformat.write(new_notebook(cells=[new_code_cell(cell) for cell in cells]), path)
+    return path
+
+
+class TestFingerprint:
+    def test_comments_docstrings_and_layout_do_not_count(self):
+        one = 'def f(a):\n    """Say."""\n    # why\n    return (a +\n        1)\n'
+        other = "def f(a): return a + 1"
+        assert canonical(ast.parse(one)) == canonical(ast.parse(other))
+
+    def test_code_counts(self):
+        assert canonical(ast.parse("f(1)")) != canonical(ast.parse("f(2)"))
+        assert canonical(ast.parse("f(a=1)")) != canonical(ast.parse("f(b=1)"))
+
+    def test_a_string_that_is_used_counts(self):
+        assert canonical(ast.parse('x = "a"')) != canonical(ast.parse('x = "b"'))
+
+    def test_cells_and_rungs_count(self):
+        assert fingerprint(["kv_cache"], CELLS) == fingerprint(
+            ["kv_cache"], [CELLS[0], "print( record )"]
+        )
+        assert fingerprint(["kv_cache"], CELLS) != fingerprint(["kv_cache"], CELLS[:1])
+        assert fingerprint(["kv_cache"]) != fingerprint(["naive"])
+        assert fingerprint(["kv_cache"]) != fingerprint(["expandable_segments"])
+
+    def test_the_rungs_of_a_notebook_are_those_that_its_code_names(self):
+        cells = ['a = "two_streams"', 'measure("naive"); b = "no rung"', "kv_cache = 1"]
+        assert rungs_named_in(cells) == ["naive", "two_streams"]
+
+    @pytest.mark.parametrize(
+        ("module", "matters"),
+        [
+            ("worker.py", True),
+            ("loops/kv_cache.py", True),
+            ("loops/naive.py", False),
+            ("figures.py", False),
+        ],
+    )
+    def test_a_page_grows_old_only_by_the_code_behind_it(
+        self, module, matters, tmp_path, monkeypatch
+    ):
+        import shutil
+
+        from decoding import fingerprint as at_work
+
+        copy = tmp_path / "decoding"
+        shutil.copytree(FOLDER, copy)
+        monkeypatch.setattr(at_work, "FOLDER", copy)
+        real = at_work.inspect.getfile
+        monkeypatch.setattr(
+            at_work.inspect, "getfile", lambda item: real(item).replace(str(FOLDER), str(copy))
+        )
+        before = fingerprint(["kv_cache"])
+        path = copy / module
+        path.write_text(path.read_text() + "\n\nADDED = 1\n")
+        assert (fingerprint(["kv_cache"]) != before) == matters
+
+
+class TestFreshness:
+    def test_unrecorded_fresh_stale(self, tmp_path):
+        path = notebook_at(tmp_path / "01.ipynb", ['print("naive")'])
+        assert recording.freshness(path) == "unrecorded"
+        recording.record(path, MACHINE)
+        assert recording.freshness(path) == "fresh"
+        notebook = nbformat.read(path, as_version=4)
+        notebook.cells.append(new_markdown_cell("More words do not make numbers old."))
+        nbformat.write(notebook, path)
+        assert recording.freshness(path) == "fresh"
+        notebook.cells[0].source = 'print("naive", 2)'
+        nbformat.write(notebook, path)
+        assert recording.freshness(path) == "stale"
+
+    def test_the_stamp_says_on_what_and_when(self, tmp_path):
+        path = notebook_at(tmp_path / "01.ipynb", ["print(1 + 1)"])
+        recording.record(path, MACHINE)
+        notebook = nbformat.read(path, as_version=4)
+        assert notebook.metadata["recorded"]["gpu"] == "a GPU"
+        assert notebook.metadata["recorded"]["date"] == MACHINE["date"]
+        assert notebook.cells[0].outputs[0].text == "2\n"
+
+    def test_a_notebook_that_fails_is_left_as_it_was(self, tmp_path):
+        path = notebook_at(tmp_path / "01.ipynb", ["print(1)", "1 / 0"])
+        before = path.read_bytes()
+        with pytest.raises(Exception, match="ZeroDivisionError"):
+            recording.record(path, MACHINE)
+        assert path.read_bytes() == before
+        assert [item.name for item in tmp_path.iterdir()] == ["01.ipynb"]
+
+    def test_what_went_to_stderr_is_not_kept(self, tmp_path):
+        path = notebook_at(
+            tmp_path / "01.ipynb", ["import sys; print('x', file=sys.stderr); print('y')"]
+        )
+        recording.record(path, MACHINE)
+        outputs = nbformat.read(path, as_version=4).cells[0].outputs
+        assert [output["name"] for output in outputs] == ["stdout"]
+
+    def test_recording_needs_a_gpu(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(recording, "machine", lambda: {"device": "cpu"})
+        with pytest.raises(SystemExit, match="needs a CUDA GPU"):
+            recording.record_notebooks(tmp_path)
+
+    def test_a_name_that_fits_no_notebook(self, tmp_path):
+        notebook_at(tmp_path / "01_naive.ipynb", ["1"])
+        with pytest.raises(SystemExit, match="01_naive"):
+            recording.notebooks(tmp_path, ["9"])
+        assert [path.name for path in recording.notebooks(tmp_path, ["01"])] == ["01_naive.ipynb"]
+
+
+class TestStudentCopies:
+    def test_solutions_go_and_everything_else_stays(self):
+        text = textwrap.dedent(
+            """\
+            Before.
+
+            ````{exercise} Predict
+            :label: one
+            What is it?
+            ````
+
+            ````{solution} one
+            :class: dropdown
+            ```python
+            answer = 42
+            ```
+            ````
+
+            After.
+            """
+        )
+        gated = [
+            new_markdown_cell("```{solution-start} two\n:class: dropdown\n```"),
+            new_code_cell("secret = 1"),
+            new_markdown_cell("Explained."),
+            new_markdown_cell("```{solution-end}\n```\n\nThe end."),
+        ]
+        notebook = new_notebook(cells=[new_markdown_cell(text), *gated, new_code_cell("kept = 1")])
+        notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text="x")]
+        copy = recording.without_solutions(notebook)
+        sources = [cell.source for cell in copy.cells]
+        assert len(sources) == 3
+        assert "Before." in sources[0]
+        assert "After." in sources[0]
+        assert "{exercise} Predict" in sources[0]
+        assert "answer" not in sources[0]
+        assert sources[1:] == ["The end.", "kept = 1"]
+        assert copy.cells[-1].outputs == []
