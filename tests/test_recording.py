@@ -170,3 +170,16 @@ class TestStudentCopies:
         assert "answer" not in sources[0]
         assert sources[1:] == ["The end.", "kept = 1"]
         assert copy.cells[-1].outputs == []
+
+
+class TestLadder:
+    def test_the_readme_shows_the_figure_that_the_records_give(self, tmp_path):
+        from decoding.chapter import BOOK_GPU, BOOK_RECORDS
+        from decoding.figures import save_svg
+
+        save_svg(recording.ladder_figure(BOOK_RECORDS / BOOK_GPU), tmp_path / "ladder.svg")
+        assert recording.LADDER.read_text() == (tmp_path / "ladder.svg").read_text()
+
+    def test_a_missing_record_is_named(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="no record of 'naive'"):
+            recording.ladder_figure(tmp_path)

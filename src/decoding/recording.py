@@ -11,11 +11,15 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
+from .chapter import BOOK_GPU, BOOK_RECORDS
+from .figures import ladder, save_svg
 from .fingerprint import fingerprint, rungs_named_in
-from .records import write_whole
+from .records import load, slug, write_whole
+from .rungs import RUNGS
 from .worker import machine
 
 SOLUTION = re.compile(r"(?P<fence>`{3,}|:{3,})\{solution(?P<gate>-start|-end|)\}")
+LADDER = BOOK_RECORDS.parent / "_static" / "ladder.svg"
 STAMPED = ("gpu", "driver", "cuda", "torch", "transformers", "python", "date")
 
 
@@ -44,6 +48,9 @@ def record_notebooks(folder="notebooks", names=()):
         except Exception as error:
             failed.append(path.name)
             print(f"{path.name}: not recorded, left as it was\n{error}", file=sys.stderr)
+    records = BOOK_RECORDS / slug(here["gpu"])
+    if records.name == BOOK_GPU and not names:
+        save_svg(ladder_figure(records), LADDER)
     return 1 if failed else 0
 
 
@@ -194,3 +201,22 @@ def freshness(path):
         return "unrecorded"
     cells = code_cells(notebook)
     return "fresh" if recorded["hash"] == fingerprint(rungs_named_in(cells), cells) else "stale"
+
+
+def ladder_figure(folder):
+    """Return the book's first figure: time per token, rung by rung, from the records in ``folder``.
+
+    Raises:
+        FileNotFoundError: a rung has no record.
+    """
+    loaded = []
+    for name in RUNGS:
+        paths = sorted(Path(folder).glob(f"{name}_gpt2_b32_*.json"))
+        if not paths:
+            raise FileNotFoundError(
+                f"{folder} has no record of {name!r} at batch 32: run `make record`."
+            )
+        loaded.append(load(paths[0]))
+    first, last = (record["time"]["per_token_ms"]["median"] for record in (loaded[0], loaded[-1]))
+    title = f"A token takes {first:.1f} ms on the first rung and {last:.2f} ms on the last"
+    return ladder(loaded, title, caption=f"{loaded[0]['machine']['gpu']}, GPT-2, batch 32.")
