@@ -1,31 +1,7 @@
 """The book, built once for all tests that look at its pages."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def build(source, target):
-    """Build the book at ``source`` below ``target``, warnings as errors, and return its pages' folder."""
-    paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "jupyter_book", "build", str(source)),
-            *("--path-output", str(target), "-W", "-n", "--keep-going", "--quiet"),
-        ],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert done.returncode == 0, f"The book does not build:\n{done.stdout[-4000:]}"
-    return Path(target) / "_build" / "html"
+from pages import ROOT, build
 
 
 @pytest.fixture(scope="session")

@@ -3,21 +3,37 @@
 from pathlib import Path
 
 from docutils import nodes
-from docutils.parsers.rst import Directive
+from sphinx.util.docutils import SphinxDirective
 
-from decoding.chapter import BOOK_GPU, BOOK_RECORDS
+from decoding.chapter import BOOK_GPU
 from decoding.recording import ladder_figure
 
+NOT_RECORDED = "Not recorded yet: the ladder stands here once its rungs have been measured."
 
-class Ladder(Directive):
+
+def figure_of(folder):
+    """Return the figure as nodes, or words where ``folder`` holds no record at batch 32 at all.
+
+    Raises:
+        FileNotFoundError: some rungs have a record, others have none.
+    """
+    if not any(Path(folder).glob("*_gpt2_b32_*.json")):
+        return [nodes.paragraph("", NOT_RECORDED)]
+    drawn = ladder_figure(folder)
+    return [nodes.raw("", drawn.html, format="html"), nodes.raw("", drawn.text, format="text")]
+
+
+class Ladder(SphinxDirective):
     """Show time per token for every rung at batch 32."""
 
     def run(self):
-        folder = BOOK_RECORDS / BOOK_GPU
-        environment = self.state.document.settings.env
-        for path in Path(folder).glob("*_b32_*.json"):
-            environment.note_dependency(str(path))
-        return [nodes.raw("", ladder_figure(folder).html, format="html")]
+        folder = Path(self.env.srcdir) / "book" / "records" / BOOK_GPU
+        for path in folder.glob("*_b32_*.json"):
+            self.env.note_dependency(str(path))
+        try:
+            return figure_of(folder)
+        except (FileNotFoundError, ValueError) as error:
+            raise self.error(str(error)) from error
 
 
 def setup(app):

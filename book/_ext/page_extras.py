@@ -1,41 +1,57 @@
-"""What every page needs besides its text: local widget scripts and a description for sharing."""
+"""What every page needs besides its text: a description for sharing, and no script in vain."""
 
 from html import escape
-from pathlib import Path
 
 from docutils import nodes
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "_vendor"
-
-
-def serve_widget_scripts(app, config):
-    # Not through html_static_path in _config.yml: Jupyter Book would add every script there to
-    # every page, and one that is on a page twice draws each widget twice.
-    config.html_static_path.append(str(SCRIPTS))
+LONGEST = 200
 
 
 def describe(app, pagename, templatename, context, doctree):
+    """Say in the page's head what it is about, in the words of its first paragraph."""
     if doctree is None:
         return
-    paragraphs = (
-        " ".join(paragraph.astext().split())
-        for paragraph in doctree.findall(nodes.paragraph)
-        if "ttb-recorded" not in paragraph["classes"]
-    )
-    text = next((words for words in paragraphs if len(words) > 40), app.config.html_title)
-    summary = text if len(text) <= 200 else text[:197].rsplit(" ", 1)[0] + " …"
-    title = escape(context.get("title", ""), quote=True)
-    summary = escape(summary, quote=True)
-    context["metatags"] = context.get("metatags", "") + (
-        f'<meta name="description" content="{summary}" />'
-        f'<meta property="og:title" content="{title}" />'
-        f'<meta property="og:description" content="{summary}" />'
-        '<meta property="og:type" content="article" />'
-        f'<meta property="og:site_name" content="{escape(app.config.html_title)}" />'
-    )
+    title = next(doctree.findall(nodes.title)).astext()
+    book = app.config.html_title
+    properties = {
+        "og:title": title if title == book else f"{title} · {book}",
+        "og:description": summary(doctree) or book,
+        "og:type": "article",
+        "og:site_name": book,
+    }
+    if context.get("pageurl"):
+        properties["og:url"] = context["pageurl"]
+    tags = [f'<meta name="description" content="{escape(properties["og:description"])}" />']
+    tags += [f'<meta property="{key}" content="{escape(properties[key])}" />' for key in properties]
+    context["metatags"] = context.get("metatags", "") + "\n".join(tags)
+
+
+def summary(doctree):
+    """Return the first paragraph that says something, cut at a word."""
+    for paragraph in doctree.findall(nodes.paragraph):
+        words = " ".join(paragraph.astext().split())
+        if len(words) > 40 and "ttb-recorded" not in paragraph["classes"]:
+            return words if len(words) <= LONGEST else words[:LONGEST].rsplit(" ", 1)[0] + " …"
+    return None
+
+
+def thin_out(app, pagename, templatename, context, doctree):
+    """Drop scripts that come twice, and those of Thebe, which this book does not use.
+
+    Thebe would be fetched from another host, and its settings come twice: a JavaScript error.
+    """
+    kept = {}
+    for script in context["script_files"]:
+        attributes = getattr(script, "attributes", {})
+        text = f"{getattr(script, 'filename', script)} {attributes.get('body', '')}"
+        if "thebe" not in text.lower():
+            kept.setdefault(text, script)
+    context["script_files"] = list(kept.values())
+    styles = context["css_files"]
+    context["css_files"] = [style for style in styles if "thebe" not in str(style.filename)]
 
 
 def setup(app):
-    app.connect("config-inited", serve_widget_scripts)
     app.connect("html-page-context", describe)
+    app.connect("html-page-context", thin_out, priority=900)
     return {"parallel_read_safe": True, "version": "1"}

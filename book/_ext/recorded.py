@@ -17,18 +17,11 @@ def sentence(recorded, state):
     when = datetime.fromisoformat(recorded["date"].replace("Z", "+00:00"))
     words = (
         f"Recorded on {recorded['gpu']} · torch {recorded['torch']} · CUDA {recorded['cuda']} · "
-        f"driver {recorded['driver']} · {when.day} {when:%B %Y} · took {duration(recorded['seconds'])}."
+        f"driver {recorded['driver']} · {when.day} {when:%B %Y}."
     )
     if state == "stale":
         words += " The code behind this page has changed since: run it again for numbers that fit."
     return words
-
-
-def duration(seconds):
-    """Return seconds as people say them."""
-    if seconds < 90:
-        return f"{seconds} s"
-    return f"{round(seconds / 60)} min"
 
 
 def add_line(app, doctree):

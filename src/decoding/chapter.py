@@ -121,7 +121,7 @@ class Chapter:
         )
 
     def trace(self, name, entrants, workload=None, *, first_token=64, tokens=4):
-        """Return ``Timeline``s of a few tokens by label; without a GPU, those of the book."""
+        """Return a ``Timeline`` of a few tokens for each label; without a GPU, those of the book."""
         workload = workload or self.single
         file = f"trace_{slug(name)}.json"
         if self.on_gpu:
