@@ -6,7 +6,7 @@ from pages import PAGES
 # What a reader types, and the page that should be the first or second chapter in the answer.
 ASKED = [
     ("naive", "notebooks/01_naive"),
-    ("quadratic", "notebooks/01_naive"),
+    ("greedy decoding", "notebooks/01_naive"),
     ("cold run", "notebooks/01_naive"),
     ("KV cache", "notebooks/02_kv_cache"),
     ("keys and values", "notebooks/02_kv_cache"),
@@ -23,7 +23,7 @@ ASKED = [
     ("two streams", "notebooks/07_two_streams"),
     ("pinned memory", "notebooks/07_two_streams"),
     ("ping-pong", "notebooks/07_two_streams"),
-    ("median", "book/method"),
+    ("cuDNN plan", "book/method"),
     ("misconceptions", "book/teaching"),
     ("sampling", "book/your_model"),
     ("paged attention", "book/glossary"),

@@ -1,0 +1,225 @@
+"""What holds for every page of the built book, and for every notebook, without a browser."""
+
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin
+
+import nbformat
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from pages import CHAPTERS, NOTEBOOKS, PAGES, ROOT, build
+
+from decoding.recording import freshness
+
+CALLOUTS = {"predict", "takeaway", "trap", "hardware"}
+LONGEST_LINE = 88
+HIDDEN = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
+# A figure with the unit of a measurement: those come from a run, never from the keyboard.
+MEASURED = re.compile(r"\b\d[\d.,]*\s?(?:ms|µs|MiB)\b")
+
+
+@pytest.fixture(scope="session")
+def soups(book):
+    """Every page of the book, parsed."""
+    return {
+        page: BeautifulSoup((book / f"{page}.html").read_text(encoding="utf-8"), "html.parser")
+        for page in PAGES
+    }
+
+
+def markdown_of(page):
+    cells = nbformat.read(ROOT / f"{page}.ipynb", as_version=4).cells
+    return [cell.source for cell in cells if cell.cell_type == "markdown"]
+
+
+def test_the_table_of_contents_names_every_page_there_is():
+    there = {f"book/{path.stem}" for path in (ROOT / "book").glob("*.md")}
+    there |= {f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert sorted(PAGES) == sorted(there)
+
+
+def test_pages_have_titles_and_descriptions_of_their_own(soups):
+    titles, descriptions = [], []
+    for page, soup in soups.items():
+        for name, value in (("name", "description"), ("property", "og:description")):
+            (tag,) = soup.find_all("meta", {name: value})
+            assert 40 < len(tag["content"]) <= 203, page
+        descriptions.append(tag["content"])
+        (shared,) = soup.find_all("meta", {"property": "og:title"})
+        assert "<" not in shared["content"]
+        titles.append(shared["content"])
+        assert soup.title.get_text(strip=True)
+    assert len(set(titles)) == len(set(descriptions)) == len(soups)
+
+
+def test_every_section_has_an_address_that_stays(soups):
+    # Sphinx numbers what it cannot name (id1, id2, …): such an address moves with the text.
+    for page, soup in soups.items():
+        numbered = [
+            part["id"] for part in soup.find_all("section") if re.match(r"id\d+$", part["id"])
+        ]
+        assert numbered == [], f"{page}: sections that share their title with another"
+
+
+def test_no_internal_link_is_broken(soups, book):
+    ids = {
+        page: {tag["id"] for tag in soup.find_all(id=True)} | {"", "top"}
+        for page, soup in soups.items()
+    }
+    broken = []
+    for page, soup in soups.items():
+        for link in soup.find_all("a", href=True):
+            address, anchor = urldefrag(urljoin(f"{page}.html", link["href"]))
+            if re.match(r"[a-z]+:", address):
+                continue
+            target = unquote(address).removesuffix(".html")
+            if target in ids:
+                if unquote(anchor) not in ids[target]:
+                    broken.append((page, link["href"]))
+            elif not (book / unquote(address)).exists():
+                broken.append((page, link["href"]))
+    assert broken == []
+
+
+def test_pages_load_nothing_from_elsewhere(soups):
+    for page, soup in soups.items():
+        sources = [tag.get("src") or "" for tag in soup.find_all(["script", "img", "iframe"])]
+        sources += [tag.get("href") or "" for tag in soup.find_all("link")]
+        assert [source for source in sources if re.match(r"(https?:)?//", source)] == [], page
+
+
+@pytest.mark.parametrize("page", NOTEBOOKS)
+def test_the_line_under_the_title_says_where_the_numbers_come_from(soups, page):
+    notebook = nbformat.read(ROOT / f"{page}.ipynb", as_version=4)
+    lines = soups[page].select(".ttb-recorded")
+    if notebook.metadata.get("measures") is False:
+        assert lines == []
+        return
+    (line,) = lines
+    assert line.find_previous_sibling().name == "h1"
+    assert f"ttb-{freshness(ROOT / f'{page}.ipynb')}" in line["class"]
+    if "recorded" in notebook.metadata:
+        assert notebook.metadata["recorded"]["gpu"] in line.get_text()
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+class TestEveryChapter:
+    def test_it_has_its_parts(self, soups, page):
+        main = soups[page].find("article")
+        for callout in ("predict", "takeaway"):
+            assert main.select(f"div.admonition.{callout}"), callout
+        exercises = main.select("div.exercise")
+        assert len(exercises) >= 3
+        folded = main.select("div.solution.dropdown")
+        assert len(folded) == len(main.select("div.solution")) == len(exercises)
+        if page != CHAPTERS[0]:  # the first step has none before it
+            assert main.select(".ttb-step-card"), "no step card"
+            assert main.select(".ttb-diff"), "no diff from the step before"
+
+    def test_it_links_terms_and_sources(self, soups, page):
+        main = soups[page].find("article")
+        assert main.select('a[href*="glossary.html#term-"]')
+        assert main.select('a[href*="bibliography.html#"]')
+
+    def test_its_callouts_are_known(self, page):
+        for text in markdown_of(page):
+            for classes in re.findall(r"\{admonition\}[^\n]*\n:class: *([^\n]*)", text):
+                assert CALLOUTS & set(classes.split()), classes
+
+    def test_no_measured_number_is_typed(self, page):
+        typed = [found for text in markdown_of(page) for found in MEASURED.findall(text)]
+        assert typed == []
+
+
+@pytest.mark.parametrize("page", NOTEBOOKS)
+def test_code_fits_the_page(page):
+    cells = nbformat.read(ROOT / f"{page}.ipynb", as_version=4).cells
+    shown = [
+        cell
+        for cell in cells
+        if cell.cell_type == "code" and not HIDDEN & set(cell.metadata.get("tags", []))
+    ]
+    lines = [line for cell in shown for line in cell.source.split("\n")]
+    assert [line for line in lines if len(line) > LONGEST_LINE] == []
+
+
+STAMP = {
+    "gpu": "a GPU of the test",
+    "driver": "1.2",
+    "cuda": "13.0",
+    "torch": "2.11.0",
+    "transformers": "5.17.0",
+    "python": "3.12",
+    "date": "2026-11-23T12:00:00Z",
+    "seconds": 200,
+    "hash": "of code that is gone",
+}
+
+
+@pytest.fixture(scope="module")
+def small_book(tmp_path_factory):
+    """A book of three small pages under this book's settings, its repository's address set."""
+    source = tmp_path_factory.mktemp("small")
+    for name in ("_ext", "_static", "_vendor", "references.bib"):
+        copy = shutil.copytree if (ROOT / "book" / name).is_dir() else shutil.copy
+        (source / "book").mkdir(exist_ok=True)
+        copy(ROOT / "book" / name, source / "book" / name)
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    config["repository"]["url"] = "https://github.com/someone/a-book"
+    (source / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    toc = {"format": "jb-book", "root": "intro"}
+    toc["parts"] = [{"chapters": [{"file": "stale"}, {"file": "unrecorded"}]}]
+    (source / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
+    (source / "intro.md").write_text("# A small book\n\nIts first paragraph.\n", encoding="utf-8")
+    for name, metadata in (("stale", {"recorded": STAMP}), ("unrecorded", {})):
+        cells = [
+            new_markdown_cell(f"# A {name} page\n\nIt is here for a test."),
+            new_code_cell("1"),
+        ]
+        metadata |= {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+        metadata |= {"language_info": {"name": "python"}}
+        metadata |= {"keywords": "a word, another one"}
+        nbformat.write(new_notebook(cells=cells, metadata=metadata), source / f"{name}.ipynb")
+    return build(source, tmp_path_factory.mktemp("small_built"))
+
+
+def test_launch_buttons_come_with_the_address_of_the_repository(small_book, book):
+    html = (small_book / "stale.html").read_text(encoding="utf-8")
+    for service in ("colab.research.google.com/github", "mybinder.org/v2/gh"):
+        assert f"https://{service}/someone/a-book" in html
+    if not yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]:
+        for page in NOTEBOOKS:
+            html = (book / f"{page}.html").read_text(encoding="utf-8")
+            assert "colab.research.google.com/github" not in html
+            assert "mybinder.org" not in html
+
+
+def test_a_page_whose_code_has_changed_says_so(small_book):
+    soup = BeautifulSoup((small_book / "stale.html").read_text(encoding="utf-8"), "html.parser")
+    words = soup.select_one(".ttb-recorded.ttb-stale").get_text()
+    assert "Recorded on a GPU of the test · torch 2.11.0 · CUDA 13.0 · driver 1.2" in words
+    assert "23 November 2026" in words
+    assert "has changed since" in words
+
+
+def test_a_page_without_a_stamp_says_so(small_book):
+    html = (small_book / "unrecorded.html").read_text(encoding="utf-8")
+    (line,) = BeautifulSoup(html, "html.parser").select(".ttb-recorded.ttb-unrecorded")
+    assert "Not recorded on a GPU yet" in line.get_text()
+
+
+def test_keywords_reach_the_search(small_book):
+    index = (small_book / "searchindex.js").read_text(encoding="utf-8")
+    assert '"a word"' in index
+    assert '"another one"' in index
+
+
+def test_the_scripts_of_the_book_are_named_once():
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    assert not (ROOT / "_static").exists(), "Jupyter Book would add its scripts to every page"
+    named = list(config["sphinx"]["config"]["nb_ipywidgets_js"])
+    assert named == [Path(name).name for name in named]
+    assert all((ROOT / "book" / "_vendor" / name).exists() for name in named)
