@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NB ?=
 PIP_TORCH ?=  # for example an index with CPU builds of PyTorch
 
-.PHONY: help book test record run student serve clean
+.PHONY: help book test record redraw run student serve clean
 
 help:  ## List the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -21,6 +21,9 @@ test: $(VENV)/.test  ## Check the style and run all tests
 
 record: $(VENV)/.book  ## Execute the notebooks on this machine's GPU, in place (NB=02 for one)
 	$(BIN)/python -m decoding record $(NB)
+
+redraw: $(VENV)/.book  ## Draw the notebooks' figures again from the book's records, without a GPU
+	$(BIN)/python -m decoding redraw $(NB)
 
 run: $(VENV)/.book  ## Execute copies of the notebooks on this machine into _build/run (NB=02 for one)
 	$(BIN)/python -m decoding run $(NB)

@@ -132,6 +132,67 @@ class TestFreshness:
         assert [path.name for path in recording.notebooks(tmp_path, ["01"])] == ["01_naive.ipynb"]
 
 
+class TestRedrawing:
+    """From the book's records: their numbers, no measurement, and no failure passed over."""
+
+    MISSING = "class NotRecorded(LookupError): pass\nraise NotRecorded('no race')"
+
+    def redrawn(self, tmp_path, cells, earlier=()):
+        path = notebook_at(tmp_path / "01.ipynb", cells)
+        notebook = nbformat.read(path, as_version=4)
+        for cell, text in zip(notebook.cells, earlier):
+            cell.outputs = [nbformat.v4.new_output("stream", text=text)]
+        nbformat.write(notebook, path)
+        recording.redraw(path)
+        return path, nbformat.read(path, as_version=4)
+
+    def test_what_waits_for_a_gpu_says_so_and_the_rest_is_drawn(self, tmp_path):
+        cells = [self.MISSING, "print(raced)", "print('drawn')"]
+        path, notebook = self.redrawn(tmp_path, cells)
+        shown = [cell.outputs[0] for cell in notebook.cells]
+        assert [one.get("data", {}).get("text/markdown") for one in shown[:2]] == [
+            recording.WAITING,
+            recording.WAITING,
+        ]
+        assert shown[2].text == "drawn\n"
+        assert notebook.metadata["recorded"]["waiting"] == 2
+        assert recording.freshness(path) == "fresh"
+
+    def test_what_a_gpu_has_shown_stays(self, tmp_path):
+        _, notebook = self.redrawn(tmp_path, [self.MISSING, "print(2)"], ["measured", "old"])
+        assert [cell.outputs[0].text for cell in notebook.cells] == ["measured", "2\n"]
+
+    def test_the_stamp_is_that_of_the_records(self, tmp_path):
+        from decoding.chapter import machine_of_the_book
+
+        _, notebook = self.redrawn(tmp_path, ["1"])
+        stamp, machine = notebook.metadata["recorded"], machine_of_the_book()
+        assert machine["device"] == "cuda"
+        assert {key: stamp[key] for key in recording.STAMPED} == {
+            key: machine[key] for key in recording.STAMPED
+        }
+
+    @pytest.mark.parametrize("cells", [["1 / 0"], ["print(raced)"], [MISSING, "assert False"]])
+    def test_any_other_failure_leaves_the_notebook_as_it_was(self, tmp_path, cells):
+        path = notebook_at(tmp_path / "01.ipynb", cells)
+        before = path.read_bytes()
+        with pytest.raises(recording.CellExecutionError):
+            recording.redraw(path)
+        assert path.read_bytes() == before
+
+    def test_a_chapter_shows_the_books_records_and_measures_nothing(self, monkeypatch):
+        from decoding import chapter, measurement
+
+        monkeypatch.setenv("DECODING_REDRAWING", "1")
+        monkeypatch.setattr(measurement, "run_task", None)
+        at_work = chapter.Chapter("01")
+        record = at_work.measure("naive")
+        assert record["machine"]["gpu"] == at_work.machine["gpu"]
+        assert record["workload"]["batch_size"] == at_work.batched.batch_size
+        with pytest.raises(chapter.NotRecorded, match="no record race_none.json"):
+            at_work.race("none", {"a": {"rung": "naive"}})
+
+
 class TestStudentCopies:
     def test_solutions_go_and_everything_else_stays(self):
         text = textwrap.dedent(

@@ -19,6 +19,8 @@ def sentence(recorded, state):
         f"Recorded on {recorded['gpu']} · torch {recorded['torch']} · CUDA {recorded['cuda']} · "
         f"driver {recorded['driver']} · {when.day} {when:%B %Y}."
     )
+    if recorded.get("waiting"):
+        words += " Parts that are not measured yet say so."
     if state == "stale":
         words += " The code behind this page has changed since: run it again for numbers that fit."
     return words

@@ -17,6 +17,8 @@ EXAMPLES = """examples:
   run the book's notebooks on this machine's GPU and stamp them:
     python -m decoding record        (all of them)
     python -m decoding record 02     (one of them)
+  draw the book's figures again from its records, without a GPU:
+    python -m decoding redraw
 """
 
 
@@ -33,17 +35,20 @@ def main(arguments=None):
     record = commands.add_parser(
         "record", help="execute notebooks in place on this machine's GPU and stamp them"
     )
+    redraw = commands.add_parser(
+        "redraw", help="execute notebooks in place with the book's records, without a GPU"
+    )
     run = commands.add_parser(
         "run", help="execute copies of the notebooks on this machine into _build/run"
     )
     student = commands.add_parser(
         "student", help="write copies of the notebooks without outputs and solutions"
     )
-    for command in (record, run):
+    for command in (record, redraw, run):
         command.add_argument(
             "notebooks", nargs="*", help="numbers or names, for example 02; default: all"
         )
-    for command in (record, run, student):
+    for command in (record, redraw, run, student):
         command.add_argument("--folder", default="notebooks", help="where the notebooks are")
     chosen = parser.parse_args(arguments)
     if chosen.command == "measure":
@@ -52,7 +57,11 @@ def main(arguments=None):
 
     if chosen.command == "student":
         return recording.student_notebooks(chosen.folder)
-    work = {"record": recording.record_notebooks, "run": recording.run_notebooks}[chosen.command]
+    work = {
+        "record": recording.record_notebooks,
+        "redraw": recording.redraw_notebooks,
+        "run": recording.run_notebooks,
+    }[chosen.command]
     return work(chosen.folder, chosen.notebooks)
 
 

@@ -4,14 +4,16 @@ import os
 import re
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from nbformat.v4 import new_output
 from tqdm import tqdm
 
-from .chapter import BOOK_GPU, BOOK_RECORDS
+from .chapter import BOOK_GPU, BOOK_RECORDS, machine_of_the_book
 from .figures import ladder, save_svg
 from .fingerprint import fingerprint, rungs_named_in
 from .records import load, slug, write_whole
@@ -20,6 +22,7 @@ from .worker import machine
 
 SOLUTION = re.compile(r"(?P<fence>`{3,}|:{3,})\{solution(?P<gate>-start|-end|)\}")
 LADDER = BOOK_RECORDS.parent / "_static" / "ladder.svg"
+WAITING = "*Not measured yet: this part needs a run on a GPU.*"
 STAMPED = ("gpu", "driver", "cuda", "torch", "transformers", "python", "date")
 
 
@@ -82,23 +85,88 @@ def record(path, here):
     write_whole(Path(path), nbformat.writes(notebook) + "\n")
 
 
-def execute(notebook, path, environment=None):
+def redraw_notebooks(folder="notebooks", names=()):
+    """Execute notebooks in place with the book's records in place of measurements.
+
+    For a machine without a GPU: after a change to a figure, say, or before every part of a chapter
+    has been measured. What needs a GPU keeps the outputs that it has; if it has none, the page says
+    that it is still to be measured.
+
+    Args: as for ``record_notebooks``.
+
+    Returns:
+        0 if every notebook was redrawn, else 1.
+    """
+    failed = []
+    for path in notebooks(folder, names):
+        if nbformat.read(path, as_version=4).metadata.get("measures") is False:
+            continue
+        try:
+            redraw(path)
+        except Exception as error:
+            failed.append(path.name)
+            print(f"{path.name}: not redrawn, left as it was\n{error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def redraw(path):
+    """Redraw the notebook at ``path`` from the book's records and stamp it with their machine.
+
+    Raises:
+        CellExecutionError: a cell failed for another reason than a missing record or GPU.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    before = {cell.id: cell.get("outputs") for cell in notebook.cells}
+    execute(notebook, path, {"DECODING_REDRAWING": "1"}, allow_errors=True)
+    waiting = 0
+    for cell in notebook.cells:
+        error = next((one for one in cell.get("outputs", ()) if one.output_type == "error"), None)
+        if error is None:
+            continue
+        if not _needs_a_gpu(error, waiting):
+            raise CellExecutionError.from_cell_and_msg(cell, error)
+        waiting += 1
+        cell.outputs = before[cell.id] or [new_output("display_data", {"text/markdown": WAITING})]
+    cells = code_cells(notebook)
+    there = machine_of_the_book()
+    notebook.metadata["recorded"] = {
+        **{key: there[key] for key in STAMPED},
+        "redrawn": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "waiting": waiting,
+        "hash": fingerprint(rungs_named_in(cells), cells),
+    }
+    write_whole(Path(path), nbformat.writes(notebook) + "\n")
+
+
+def _needs_a_gpu(error, waiting):
+    """Whether a cell failed because nothing was measured, or because a cell before it did."""
+    missing = error.ename == "NotRecorded" or "NVIDIA" in error.evalue or "CUDA" in error.evalue
+    return missing or (waiting > 0 and error.ename == "NameError")
+
+
+def execute(notebook, path, environment=None, allow_errors=False):
     """Run every cell of ``notebook`` in a fresh kernel, its outputs put in place of the old ones.
+
+    Args:
+        notebook: as nbformat reads it; changed in place.
+        path: where it stands; its cells run in that folder.
+        environment: variables for the kernel, over those of this process.
+        allow_errors: whether to go on after a cell that fails.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell failed.
     """
-    os.environ.update(environment or {})
     cells = sum(cell.cell_type == "code" for cell in notebook.cells)
     with tqdm(total=cells, desc=Path(path).name, unit="cell") as bar:
         client = NotebookClient(
             notebook,
             timeout=None,
             kernel_name="python3",
+            allow_errors=allow_errors,
             resources={"metadata": {"path": str(Path(path).resolve().parent)}},
             on_cell_executed=lambda **_: bar.update(),
         )
-        client.execute()
+        client.execute(env=os.environ | (environment or {}))
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":

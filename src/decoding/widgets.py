@@ -170,6 +170,8 @@ def batch_explorer(results):
         results: batch size -> name of a rung (or other label) -> a record, or an entrant of
             ``race``. All bars are to one scale.
     """
+    if not results:
+        return _nothing("No batch size has a measurement.", [])
     slowest = _slowest(result for row in results.values() for result in row.values())
     states = {}
     for batch, row in results.items():
