@@ -141,7 +141,8 @@ class TestRedrawing:
         path = notebook_at(tmp_path / "01.ipynb", cells)
         notebook = nbformat.read(path, as_version=4)
         for cell, text in zip(notebook.cells, earlier):
-            cell.outputs = [nbformat.v4.new_output("stream", text=text)]
+            cell.outputs = [nbformat.v4.new_output("stream", text=text)] if text else []
+            cell.execution_count = 1
         nbformat.write(notebook, path)
         recording.redraw(path)
         return path, nbformat.read(path, as_version=4)
@@ -161,6 +162,20 @@ class TestRedrawing:
     def test_what_a_gpu_has_shown_stays(self, tmp_path):
         _, notebook = self.redrawn(tmp_path, [self.MISSING, "print(2)"], ["measured", "old"])
         assert [cell.outputs[0].text for cell in notebook.cells] == ["measured", "2\n"]
+        assert notebook.metadata["recorded"]["waiting"] == 0
+
+    def test_what_ran_on_a_gpu_and_said_nothing_does_not_wait(self, tmp_path):
+        cells = [self.MISSING, "assert raced"]
+        _, notebook = self.redrawn(tmp_path, cells, ["measured", ""])
+        assert notebook.cells[1].outputs == []
+        assert notebook.metadata["recorded"]["waiting"] == 0
+
+    def test_what_waits_goes_on_waiting(self, tmp_path):
+        path, _ = self.redrawn(tmp_path, [self.MISSING])
+        recording.redraw(path)
+        notebook = nbformat.read(path, as_version=4)
+        assert recording.is_waiting(notebook.cells[0])
+        assert notebook.metadata["recorded"]["waiting"] == 1
 
     def test_the_stamp_is_that_of_the_records(self, tmp_path):
         from decoding.chapter import machine_of_the_book

@@ -106,6 +106,8 @@ def redraw_notebooks(folder="notebooks", names=()):
         except Exception as error:
             failed.append(path.name)
             print(f"{path.name}: not redrawn, left as it was\n{error}", file=sys.stderr)
+    if not names:
+        save_svg(ladder_figure(BOOK_RECORDS / BOOK_GPU), LADDER)
     return 1 if failed else 0
 
 
@@ -116,17 +118,25 @@ def redraw(path):
         CellExecutionError: a cell failed for another reason than a missing record or GPU.
     """
     notebook = nbformat.read(path, as_version=4)
-    before = {cell.id: cell.get("outputs") for cell in notebook.cells}
+    before = {
+        cell.id: cell.outputs
+        for cell in notebook.cells
+        if cell.get("execution_count") and not is_waiting(cell)
+    }
     execute(notebook, path, {"DECODING_REDRAWING": "1"}, allow_errors=True)
-    waiting = 0
+    stopped = waiting = 0
     for cell in notebook.cells:
         error = next((one for one in cell.get("outputs", ()) if one.output_type == "error"), None)
         if error is None:
             continue
-        if not _needs_a_gpu(error, waiting):
+        if not _needs_a_gpu(error, stopped):
             raise CellExecutionError.from_cell_and_msg(cell, error)
-        waiting += 1
-        cell.outputs = before[cell.id] or [new_output("display_data", {"text/markdown": WAITING})]
+        stopped += 1
+        if cell.id in before:
+            cell.outputs = before[cell.id]
+        else:
+            waiting += 1
+            cell.outputs = [new_output("display_data", {"text/markdown": WAITING})]
     cells = code_cells(notebook)
     there = machine_of_the_book()
     notebook.metadata["recorded"] = {
@@ -138,10 +148,15 @@ def redraw(path):
     write_whole(Path(path), nbformat.writes(notebook) + "\n")
 
 
-def _needs_a_gpu(error, waiting):
+def is_waiting(cell):
+    """Whether a cell's output says that it is still to be measured."""
+    return any(out.get("data", {}).get("text/markdown") == WAITING for out in cell.outputs)
+
+
+def _needs_a_gpu(error, stopped):
     """Whether a cell failed because nothing was measured, or because a cell before it did."""
     missing = error.ename == "NotRecorded" or "NVIDIA" in error.evalue or "CUDA" in error.evalue
-    return missing or (waiting > 0 and error.ename == "NameError")
+    return missing or (stopped > 0 and error.ename == "NameError")
 
 
 def execute(notebook, path, environment=None, allow_errors=False):
