@@ -17,8 +17,6 @@ from decoding.recording import freshness
 CALLOUTS = {"predict", "takeaway", "trap", "hardware"}
 LONGEST_LINE = 88
 HIDDEN = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
-# A figure with the unit of a measurement: those come from a run, never from the keyboard.
-MEASURED = re.compile(r"\b\d[\d.,]*\s?(?:ms|µs|MiB)\b")
 
 
 @pytest.fixture(scope="session")
@@ -128,10 +126,6 @@ class TestEveryChapter:
         for text in markdown_of(page):
             for classes in re.findall(r"\{admonition\}[^\n]*\n:class: *([^\n]*)", text):
                 assert CALLOUTS & set(classes.split()), classes
-
-    def test_no_measured_number_is_typed(self, page):
-        typed = [found for text in markdown_of(page) for found in MEASURED.findall(text)]
-        assert typed == []
 
 
 @pytest.mark.parametrize("page", NOTEBOOKS)

@@ -170,6 +170,28 @@ class TestRedrawing:
         assert notebook.cells[1].outputs == []
         assert notebook.metadata["recorded"]["waiting"] == 0
 
+    def test_what_was_measured_on_the_spot_stays(self, tmp_path):
+        path = notebook_at(tmp_path / "01.ipynb", ["print(1)", "print(2)"])
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            cell.outputs = [nbformat.v4.new_output("stream", text="recorded")]
+            cell.execution_count = 1
+        notebook.cells[0].metadata["tags"] = [recording.ON_THE_SPOT]
+        notebook.metadata["recorded"] = {"seconds": 42, "hash": "old"}
+        nbformat.write(notebook, path)
+        recording.redraw(path)
+        notebook = nbformat.read(path, as_version=4)
+        assert [cell.outputs[0].text for cell in notebook.cells] == ["recorded", "2\n"]
+        assert notebook.metadata["recorded"]["seconds"] == 42
+
+    def test_a_notebook_that_measures_nothing_gets_no_stamp(self, tmp_path):
+        path = notebook_at(tmp_path / "01.ipynb", ["print(1)"])
+        notebook = nbformat.read(path, as_version=4)
+        notebook.metadata["measures"] = False
+        nbformat.write(notebook, path)
+        recording.redraw(path)
+        assert "recorded" not in nbformat.read(path, as_version=4).metadata
+
     def test_what_waits_goes_on_waiting(self, tmp_path):
         path, _ = self.redrawn(tmp_path, [self.MISSING])
         recording.redraw(path)

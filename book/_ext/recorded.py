@@ -14,16 +14,23 @@ def sentence(recorded, state):
     """Return the line's words for a notebook's stamp and its freshness."""
     if state == "unrecorded":
         return "Not recorded on a GPU yet: this page shows no measured numbers."
-    when = datetime.fromisoformat(recorded["date"].replace("Z", "+00:00"))
     words = (
         f"Recorded on {recorded['gpu']} · torch {recorded['torch']} · CUDA {recorded['cuda']} · "
-        f"driver {recorded['driver']} · {when.day} {when:%B %Y}."
+        f"driver {recorded['driver']} · {day(recorded['date'])}."
     )
+    if recorded.get("redrawn"):
+        words += f" Drawn again from these records on {day(recorded['redrawn'])}."
     if recorded.get("waiting"):
         words += " Parts that are not measured yet say so."
     if state == "stale":
         words += " The code behind this page has changed since: run it again for numbers that fit."
     return words
+
+
+def day(date):
+    """Return an ISO date or time as words: 24 November 2026."""
+    when = datetime.fromisoformat(date.replace("Z", "+00:00"))
+    return f"{when.day} {when:%B %Y}"
 
 
 def add_line(app, doctree):

@@ -23,6 +23,7 @@ from .worker import machine
 SOLUTION = re.compile(r"(?P<fence>`{3,}|:{3,})\{solution(?P<gate>-start|-end|)\}")
 LADDER = BOOK_RECORDS.parent / "_static" / "ladder.svg"
 WAITING = "*Not measured yet: this part needs a run on a GPU.*"
+ON_THE_SPOT = "on-the-spot"  # the tag of cells that measure without leaving a record
 STAMPED = ("gpu", "driver", "cuda", "torch", "transformers", "python", "date")
 
 
@@ -90,17 +91,16 @@ def redraw_notebooks(folder="notebooks", names=()):
 
     For a machine without a GPU: after a change to a figure, say, or before every part of a chapter
     has been measured. What needs a GPU keeps the outputs that it has; if it has none, the page says
-    that it is still to be measured.
+    that it is still to be measured. Cells tagged "on-the-spot" measure something without leaving a
+    record: they keep their outputs, too.
 
-    Args: as for ``record_notebooks``.
+    Its arguments are those of ``record_notebooks``.
 
     Returns:
         0 if every notebook was redrawn, else 1.
     """
     failed = []
     for path in notebooks(folder, names):
-        if nbformat.read(path, as_version=4).metadata.get("measures") is False:
-            continue
         try:
             redraw(path)
         except Exception as error:
@@ -114,10 +114,13 @@ def redraw_notebooks(folder="notebooks", names=()):
 def redraw(path):
     """Redraw the notebook at ``path`` from the book's records and stamp it with their machine.
 
+    A notebook that measures nothing (``measures`` is false in its metadata) gets no stamp.
+
     Raises:
         CellExecutionError: a cell failed for another reason than a missing record or GPU.
     """
     notebook = nbformat.read(path, as_version=4)
+    earlier = notebook.metadata.get("recorded", {})
     before = {
         cell.id: cell.outputs
         for cell in notebook.cells
@@ -128,6 +131,8 @@ def redraw(path):
     for cell in notebook.cells:
         error = next((one for one in cell.get("outputs", ()) if one.output_type == "error"), None)
         if error is None:
+            if ON_THE_SPOT in cell.metadata.get("tags", ()) and cell.id in before:
+                cell.outputs = before[cell.id]
             continue
         if not _needs_a_gpu(error, stopped):
             raise CellExecutionError.from_cell_and_msg(cell, error)
@@ -139,12 +144,14 @@ def redraw(path):
             cell.outputs = [new_output("display_data", {"text/markdown": WAITING})]
     cells = code_cells(notebook)
     there = machine_of_the_book()
-    notebook.metadata["recorded"] = {
-        **{key: there[key] for key in STAMPED},
-        "redrawn": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "waiting": waiting,
-        "hash": fingerprint(rungs_named_in(cells), cells),
-    }
+    if notebook.metadata.get("measures") is not False:
+        notebook.metadata["recorded"] = {
+            **{key: there[key] for key in STAMPED},
+            **{key: earlier[key] for key in ("seconds",) if key in earlier},
+            "redrawn": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "waiting": waiting,
+            "hash": fingerprint(rungs_named_in(cells), cells),
+        }
     write_whole(Path(path), nbformat.writes(notebook) + "\n")
 
 
@@ -219,8 +226,12 @@ def run_notebooks(folder="notebooks", names=(), target="_build/run"):
 def student_notebooks(folder="notebooks", target="_build/student"):
     """Write copies of the notebooks without outputs and without the exercises' solutions.
 
+    Args:
+        folder: where the notebooks are; they stay as they are.
+        target: the folder for the copies.
+
     Returns:
-        0.
+        Always 0, the shell's word for success.
     """
     Path(target).mkdir(parents=True, exist_ok=True)
     for path in notebooks(folder):
@@ -275,8 +286,9 @@ def freshness(path):
     """Return whether the numbers in the notebook at ``path`` come from the code as it is now.
 
     Returns:
-        "fresh"; "stale" if the chapter's cells, its rungs' loops or the measurement have changed
-        since; "unrecorded" if it was never recorded on a GPU.
+        One of three words. "fresh" says that the code is the same, "stale" that the chapter's
+        cells, its rungs' loops or the measurement have changed since, "unrecorded" that the notebook
+        was never recorded on a GPU.
     """
     notebook = nbformat.read(path, as_version=4)
     recorded = notebook.metadata.get("recorded")

@@ -23,7 +23,7 @@ ASKED = [
     ("two streams", "notebooks/07_two_streams"),
     ("pinned memory", "notebooks/07_two_streams"),
     ("ping-pong", "notebooks/07_two_streams"),
-    ("cuDNN plan", "book/method"),
+    ("cuDNN plan", "notebooks/01_naive"),
     ("misconceptions", "book/teaching"),
     ("sampling", "book/your_model"),
     ("paged attention", "book/glossary"),
