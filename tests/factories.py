@@ -48,7 +48,11 @@ def record(
             "seed": 0,
             "repeats": 3,
         },
-        "machine": {"device": "cuda" if gpu else "cpu", "gpu": "A made-up GPU" if gpu else None},
+        "machine": {
+            "device": "cuda" if gpu else "cpu",
+            "gpu": "A made-up GPU" if gpu else None,
+            "gpu_memory_mib": 80_000 if gpu else None,
+        },
         "time": {
             "per_token_ms": spread,
             "prefill_ms": spread,

@@ -8,6 +8,7 @@ from models import prompt, reference
 
 from decoding import RUNGS, Workload, generate, load_model, measure
 from decoding.generation import vocabulary_size
+from decoding.hazards import LAG_CYCLES, stale_reads
 from decoding.measurement import allocations, race, trace
 from decoding.timeline import Timeline
 
@@ -130,3 +131,8 @@ def test_allocations_are_recorded():
     actions = {event["action"] for event in found["snapshot"]["device_traces"][0]}
     assert {"alloc", "free_completed"} <= actions
     assert len(found["marks_us"]) == len(found["reserved_mib"]) == 8
+
+
+def test_a_missing_wait_shows_once_the_gpu_lags():
+    assert stale_reads(LAG_CYCLES, wait=False) > 0
+    assert stale_reads(LAG_CYCLES, wait=True) == 0

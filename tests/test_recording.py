@@ -230,6 +230,34 @@ class TestRedrawing:
             at_work.race("none", {"a": {"rung": "naive"}})
 
 
+class TestEvidence:
+    """A small experiment is run once, kept as a record, and shown from it."""
+
+    tries = 0
+
+    def find(self):
+        self.tries += 1
+        return {"here": [1, 2]}
+
+    def test_it_is_found_once_and_kept(self, tmp_path, monkeypatch):
+        from decoding import chapter
+
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        monkeypatch.setenv("DECODING_RECORDS", str(tmp_path))
+        monkeypatch.setattr(chapter.Chapter, "_is_recent", lambda *_: True)
+        for _ in range(2):
+            assert chapter.Chapter("07").evidence("small", self.find) == {"here": [1, 2]}
+        assert self.tries == 1
+        assert (tmp_path / "small.json").exists()
+
+    def test_the_book_shows_what_was_found_on_its_gpu(self, monkeypatch):
+        from decoding import chapter, hazards
+
+        monkeypatch.setenv("DECODING_REDRAWING", "1")
+        found = chapter.Chapter("07").evidence("hazards", hazards.provoke)
+        assert all(0 <= bare <= 20 and waited == 0 for bare, waited in found.values())
+
+
 class TestStudentCopies:
     def test_solutions_go_and_everything_else_stays(self):
         text = textwrap.dedent(

@@ -5,6 +5,7 @@ a chapter runs small, on a tiny model, and says so. While the book is redrawn, n
 chapter shows the book's records.
 """
 
+import inspect
 import json
 import os
 import tempfile
@@ -106,7 +107,11 @@ class Chapter:
             self.tell(f"*Not so on this machine.* The book found: {text}{reason}")
 
     def measure(self, rung, workload=None, *, environment=None, **options):
-        """Return a record of ``rung`` on ``workload`` (default: ``batched``), as ``measure`` does."""
+        """Return a record of ``rung`` on ``workload`` (default: ``batched``), as ``measure`` does.
+
+        A recent record is read in place of measuring: one of the last six hours, from this kind of
+        machine with the same versions, whose code has not changed since.
+        """
         workload = workload or self.batched
         variant = measurement.describe_variant(rung, workload, environment=environment, **options)
         name = file_name({"rung": rung, "variant": variant, "workload": vars(workload)})
@@ -117,7 +122,7 @@ class Chapter:
         )
 
     def race(self, name, entrants, workload=None, **arguments):
-        """Return the result of ``measurement.race``, kept under ``name``."""
+        """Return the result of ``measurement.race``, kept under ``name`` and read while recent."""
         workload = workload or self.batched
         rungs = [entrant["rung"] for entrant in entrants.values()]
         asked = json.dumps([entrants, vars(workload), arguments], sort_keys=True)
@@ -151,8 +156,9 @@ class Chapter:
         """Return what the caching allocator was asked for; without a GPU, what the book recorded.
 
         Returns:
-            A dict: ``events`` and ``marks`` for ``allocator.replay``, ``allocated_mib`` and
-            ``reserved_mib`` after every token, ``segments`` at the end, for ``draw_segments``.
+            A dict with ``events`` and ``marks`` for ``allocator.replay``, ``allocated_mib`` and
+            ``reserved_mib`` after every token, and ``segments``, the state at the end, for
+            ``draw_segments``.
         """
         workload = workload or self.batched
         allocator = measurement.describe_variant(rung, workload, environment=environment)[
@@ -178,6 +184,21 @@ class Chapter:
             kept = self._recent_or(file, [rung], recorded, json.dumps(vars(workload)))
         events, marks = load_events((folder / file).with_suffix(".npz"))
         return kept | {"events": events, "marks": marks}
+
+    def evidence(self, name, find):
+        """Return what ``find()`` finds, kept as a record under ``name``.
+
+        For small experiments that are no measurement of a rung.
+
+        Args:
+            name: of the record.
+            find: a function of a module, without arguments; returns what JSON can hold.
+        """
+        asked = fingerprint((), [inspect.getsource(inspect.getmodule(find))])
+        kept = self._recent_or(
+            f"{slug(name)}.json", (), lambda: {"machine": worker.machine(), "found": find()}, asked
+        )
+        return kept["found"]
 
     def book_record(self, file):
         """Return one of the book's own records by its file's name, or None if there is none."""

@@ -73,16 +73,20 @@ def notebooks(folder, names=()):
 
 
 def record(path, here):
-    """Execute the notebook at ``path`` on this machine and write it back with its stamp."""
+    """Execute the notebook at ``path`` on this machine and write it back with its stamp.
+
+    A notebook that measures nothing (``measures`` is false in its metadata) gets no stamp.
+    """
     notebook = nbformat.read(path, as_version=4)
     began = time.monotonic()
     execute(notebook, path, {"DECODING_RECORDING": "1"})
     cells = code_cells(notebook)
-    notebook.metadata["recorded"] = {
-        **{key: here[key] for key in STAMPED},
-        "seconds": round(time.monotonic() - began),
-        "hash": fingerprint(rungs_named_in(cells), cells),
-    }
+    if notebook.metadata.get("measures") is not False:
+        notebook.metadata["recorded"] = {
+            **{key: here[key] for key in STAMPED},
+            "seconds": round(time.monotonic() - began),
+            "hash": fingerprint(rungs_named_in(cells), cells),
+        }
     write_whole(Path(path), nbformat.writes(notebook) + "\n")
 
 
