@@ -186,6 +186,10 @@ class TestEveryPage:
     def test_it_has_no_marketing_words(self, path):
         assert [match[0] for match in MARKETING.finditer(prose(markdown(path)))] == []
 
+    def test_it_has_no_formula_in_dollars(self, path):
+        # They would be shown as they are: the book loads no MathJax.
+        assert re.findall(r"\$[^$\n]+\$", prose(markdown(path))) == []
+
     def test_what_it_cites_is_in_the_bibliography(self, path):
         entries = (ROOT / "book" / "references.bib").read_text(encoding="utf-8")
         assert cited(markdown(path)) <= set(re.findall(r"^@\w+\{([^,\s]+),", entries, re.M))

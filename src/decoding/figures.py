@@ -301,7 +301,7 @@ def change(mib):
 
 
 def per_token(result):
-    """Return the spread of the time per token (ms) of a record or of an entrant of ``race``."""
+    """Return the spread of the time per token (ms) of a record or of a result of ``race``."""
     return (result.get("time") or result)["per_token_ms"]
 
 
@@ -623,8 +623,8 @@ def step_card(before, after, *, before2=None, after2=None, title=None):
         title: the message; by default the two names.
 
     Returns:
-        An ``Html`` that displays itself: for each workload the headline, the medians, and a panel
-        each for time and memory over the token position. A failed record is told in words.
+        An ``Html`` that displays itself. For each workload it has the headline, the medians, and a
+        panel each for time and memory over the token position. A failed record is told in words.
     """
     pairs = [(before, after)] + ([(before2, after2)] if before2 and after2 else [])
     title = title or f"{name_of(before)} → {name_of(after)}"
@@ -692,6 +692,11 @@ def ladder(records, title, *, caption=None):
 
     Where the GPU's busy time is known, its part of the bar is solid and the idle part light.
 
+    Args:
+        records: in the order of the ladder; failed ones are told in words.
+        title: the message of the figure.
+        caption: a sentence below it.
+
     Returns:
         An ``Html`` that displays itself.
     """
@@ -754,7 +759,9 @@ def sweep(
         series: name -> values, one for each of ``x``, None where there is none. A rung's name gives
             the line its label and colour.
         title: the message of the figure.
+        xlabel: what ``x`` holds, below the axis.
         unit: of the values, with what they are ("ms per token").
+        caption: a sentence below the figure.
         colours: name -> colour, for lines that are not rungs.
 
     Returns:
@@ -792,6 +799,10 @@ def sweep(
 
 def table(records, caption="Each row beside the row before"):
     """Show records as a table, each row beside the row before of the same workload.
+
+    Args:
+        records: in the order of the rows.
+        caption: a sentence that names the table.
 
     Returns:
         An ``Html`` that displays itself. A failed row says why.

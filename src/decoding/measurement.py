@@ -24,7 +24,7 @@ show_progress = True
 class Workload:
     """What is generated, and how often.
 
-    Attributes:
+    Args:
         model: a name that ``load_model`` knows (random weights).
         batch_size: rows.
         prompt_tokens: tokens in each row's prompt, drawn at random from ``seed``.
@@ -88,7 +88,8 @@ def compare(rungs, workload, *, progress=True, **options):
         progress: whether to show a progress bar.
         **options: the options of the rungs given by name alone; each gets those that it takes.
 
-    A rung that fails does not end the comparison: its record's ``error`` says why.
+    A rung that fails does not end the comparison: its record's ``error`` says why. Every rung runs
+    in its own environment, as on the ladder; for another one, call ``measure``.
 
     Raises:
         ValueError: there is no such rung.
@@ -121,12 +122,15 @@ def trace(entrants, workload, *, first_token, tokens, environment=None):
     Args:
         entrants: as for ``race``.
         workload: a ``Workload``.
-        first_token: at least 2, and ``first_token + tokens`` less than the workload's new tokens.
+        first_token: at least 2, since one step more is profiled on either side and the prompt's
+            step cannot be one of them; and ``first_token + tokens`` less than the workload's new
+            tokens.
         tokens: how many decode steps to keep.
         environment: variables for the process.
 
     Returns:
-        A dict: ``machine``, and ``timelines``: label -> a ``timeline.Timeline`` as a dict.
+        A dict with ``machine`` and ``timelines``, which maps each label to a ``timeline.Timeline``
+        as a dict.
     """
     return run_task(
         "trace",
@@ -146,13 +150,21 @@ def race(entrants, workload, *, busy=False, environment=None):
             "transformers" is transformers' own ``generate``.
         workload: a ``Workload``; its ``repeats`` rounds run every entrant once each.
         busy: whether to profile each entrant, too.
+        environment: variables for the process, the same for all entrants.
 
     Returns:
-        A dict: ``machine``, ``workload`` and ``results``: label -> ``{"total_ms": spread,
-        "total_per_token_ms": spread, "per_token_ms": spread, "prefill_ms": spread,
-        "cold_total_ms", "more_reserved_mib", "tokens_sha256"}``, and with ``busy`` also
-        ``busy_ms_per_token`` and ``kernels_per_token``. Of transformers' own loop only the totals
-        are known.
+        A dict with ``machine``, ``workload`` and ``results``, which maps each label to a dict.
+
+        - ``per_token_ms``, ``prefill_ms``, ``total_ms`` and ``total_per_token_ms`` are spreads,
+          dicts with ``median``, ``min`` and ``max`` over the rounds.
+        - ``cold_total_ms`` is the time of the entrant's first run, before the rounds.
+        - ``more_reserved_mib`` is by how much that first run raised the reserved memory, beyond
+          what the entrants before it had reserved (on a GPU only).
+        - ``tokens_sha256`` is the checksum of its tokens.
+        - With ``busy``, and on a GPU, there are also ``busy_ms_per_token``, ``kernels_per_token``,
+          and the busy time along the run, ``curve_busy_ms`` at ``curve_steps``.
+
+        Of transformers' own loop only the totals are known, besides the memory and the checksum.
     """
     return run_task(
         "race", environment or {}, entrants=entrants, workload=asdict(workload), busy=busy
@@ -163,9 +175,17 @@ def allocations(rung, workload, *, environment=None, **options):
     """Record every allocation of one cold run in a fresh process (CUDA only).
 
     Returns:
-        A dict: ``snapshot`` (as ``torch.cuda.memory._snapshot`` gives it, the traces only of the
-        run), ``marks`` (trace entries at the end of each token), ``reserved_mib`` and
-        ``allocated_mib`` after every token.
+        A dict.
+
+        - ``machine``, as in a record.
+        - ``snapshot``, what ``torch.cuda.memory._snapshot`` gives, cut to the keys that
+          ``allocator.events_from_snapshot`` and ``allocator.segments_of`` read. Its traces begin
+          with the run.
+        - ``marks_us``, the wall clock at the end of each token, in µs, on the clock of the traces.
+        - ``allocated_mib`` and ``reserved_mib`` after every token.
+
+    Raises:
+        MeasurementError: there is no CUDA GPU, or the process failed.
     """
     environment = find_rung(rung).environment if environment is None else environment
     return run_task(

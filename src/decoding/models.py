@@ -3,9 +3,9 @@
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, PreTrainedConfig
 
-# GPT-2 draws its weights with a standard deviation of 0.02. A model so drawn repeats its last token
-# whatever came before, and a token check on it would pass a broken cache. Wider weights make every
-# token depend on the whole sequence; the time of a step stays the same.
+# GPT-2 draws its weights with a standard deviation of 0.02, and its output layer is its embedding:
+# so drawn, it repeats its last token, and a token check on it would pass a broken cache. Wider weights make every
+# token depend on the whole sequence; the time of a step hardly changes.
 GPT2_SHAPES = {
     "gpt2": {"n_layer": 12, "n_embd": 768, "n_head": 12, "initializer_range": 0.05},
     "gpt2-medium": {"n_layer": 24, "n_embd": 1024, "n_head": 16, "initializer_range": 0.05},
@@ -30,9 +30,10 @@ def load_model(name, *, weights="random", device=None, dtype=None, seed=0):
             CPU), the id of any causal LM on the Hugging Face hub, a local folder, or a
             transformers configuration object.
         weights: "random" draws weights of the model's real shape, on one kind of device the same
-            ones for the same ``seed`` (the time of a step does not depend on their values);
+            ones for the same ``seed`` (the time of a step hardly depends on their values);
             "pretrained" loads the published ones.
-        device: where to put the model; None means the GPU if there is one, else the CPU.
+        device: where to put the model, a ``torch.device`` or its name; None means the GPU if there
+            is one, else the CPU.
         dtype: a torch dtype; None means bfloat16 on a GPU that has it, else float32.
         seed: the seed of random weights.
 

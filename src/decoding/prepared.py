@@ -19,7 +19,8 @@ def static_cache(model, batch_size, length):
     """Return an empty static cache for ``batch_size`` rows of ``length`` positions.
 
     The first call for a model and shape makes it; later calls return the same one, reset. So two
-    generations of one shape on one model must not run at the same time.
+    generations of one shape on one model must not run at the same time. Every shape keeps its
+    memory until ``release`` is called or the model is gone.
     """
     caches = _static_caches.setdefault(model, {})
     if (batch_size, length) not in caches:
@@ -38,7 +39,8 @@ def compiled_step(device, mode):
             longer than everything that this book runs on a CPU.
         mode: a mode of ``torch.compile``; "reduce-overhead" adds CUDA graphs, "default" does not.
 
-    One compiled function serves every model and shape: torch keeps a version for each.
+    One compiled function serves every model and shape: torch keeps a version for each, up to its
+    recompile limit, which is set to at least 256 here.
     """
     # The default limit of 8 versions guards against accidental recompilation. Here every version
     # is a shape that somebody asked for, and running into the limit would be an error.
@@ -58,7 +60,11 @@ def stream_pair(device):
 
 
 def release(model=None):
-    """Free the static caches of ``model`` (of every model if None) and all compiled steps."""
+    """Free the static caches of ``model``, or of every model if None, and all compiled steps.
+
+    It calls ``torch.compiler.reset``, which drops everything else that ``torch.compile`` has made
+    in this process, too.
+    """
     if model is None:
         _static_caches.clear()
     else:

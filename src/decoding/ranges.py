@@ -1,7 +1,7 @@
 """Names for what a loop is doing, for profilers and for the measurement.
 
-A loop wraps each forward pass in ``decode_step(n)`` and each look at the finished rows in
-``stop_check(n)``. A range is visible in Nsight Systems and Nsight Compute (through NVTX, with the
+A loop wraps each forward pass in ``with decode_step(n):`` and each look at the finished rows in
+``with stop_check(n):``. A range is visible in Nsight Systems and Nsight Compute (through NVTX, with the
 token's number as payload) and in the PyTorch profiler (as ``decode_step n``). Step 0 reads the
 prompt, so its range is called ``prefill``.
 """
@@ -36,18 +36,25 @@ class _Range:
 
 
 def decode_step(step):
-    """The range of one forward pass and its token: ``prefill`` for step 0, else ``decode_step``."""
+    """Return a context manager, the range of one forward pass and the token that it gives.
+
+    The range is called ``prefill`` for step 0, else ``decode_step``.
+    """
     return _Range("decode_step" if step else "prefill", step)
 
 
 def stop_check(step):
-    """The range in which the host asks whether every row has finished."""
+    """Return a context manager, the range in which the host asks whether every row has finished."""
     return _Range("stop_check", step)
 
 
 @contextmanager
 def observe(observer):
-    """Call ``observer(name, step)`` at the end of every range, inside the range's stream."""
+    """Call ``observer(name, step)`` at the end of every range, for as long as the context lasts.
+
+    A context manager. ``name`` is the range's name, ``step`` its number. The call comes before the
+    loop leaves the range's stream, so an event that the observer records lands in that stream.
+    """
     _observers.append(observer)
     try:
         yield

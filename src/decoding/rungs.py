@@ -12,10 +12,14 @@ from .loops import compiled, kv_cache, naive, static_cache, two_streams
 class Rung:
     """One step of the ladder.
 
-    Attributes:
+    Args:
         name: its key in ``RUNGS``.
         label: its name in figures and tables.
-        decode: the loop: ``decode(model, input_ids, max_new_tokens, eos_token_id, **options)``.
+        decode: the loop, ``decode(model, input_ids, max_new_tokens, eos_token_id, **options)``. Its
+            arguments have been checked. It returns int64 [batch, prompt + n], the prompt and the
+            tokens up to the step in which the last row finished, and wraps every step in
+            ``ranges.decode_step`` and every look at the finished rows in ``ranges.stop_check``: the
+            measurement tells tokens apart by them.
         environment: variables that must be set before CUDA starts; ``measure`` sets them.
         options: the keyword arguments that ``decode`` takes besides.
         needs_static_cache: whether the model must support ``StaticCache``.
@@ -31,6 +35,8 @@ class Rung:
 
 EXPANDABLE = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
 
+#: The ladder, name -> ``Rung``, in order. It cannot be changed from outside, since every measurement
+#: runs in a process of its own, which reads it from this file.
 RUNGS = MappingProxyType(
     {
         rung.name: rung

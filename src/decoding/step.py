@@ -10,7 +10,10 @@ def start(input_ids, eos_token_id):
     an id that no model can choose.
 
     Returns:
-        ``finished``: bool [batch], all False. ``eos``: int64 scalar, on the device of ``input_ids``.
+        Two tensors on the device of ``input_ids``.
+
+        - ``finished``, bool [batch], all False.
+        - ``eos``, int64 scalar.
     """
     finished = torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
     eos = torch.tensor(-1 if eos_token_id is None else eos_token_id, device=input_ids.device)
@@ -28,9 +31,11 @@ def decode_step(model, unread, cache, finished, eos):
         eos: int64 scalar tensor, the end-of-sequence id.
 
     Returns:
-        ``next_token``: int64 [batch, 1], the most likely token, or ``eos`` in a finished row.
-        ``finished``: bool [batch], a new tensor that also marks the rows that finish here.
-        ``all_finished``: bool scalar tensor, on the device: nobody has waited for it yet.
+        Three tensors on the model's device.
+
+        - ``next_token``, int64 [batch, 1], the most likely token, or ``eos`` in a finished row.
+        - ``finished``, bool [batch], a new tensor that also marks the rows that finish here.
+        - ``all_finished``, bool scalar: nobody has waited for it yet.
     """
     logits = model(unread, past_key_values=cache, use_cache=cache is not None).logits[:, -1]
     next_token = torch.where(finished, eos, logits.argmax(dim=-1))

@@ -263,9 +263,10 @@ def device_intervals(timeline: Timeline) -> list[tuple[float, float]]:
 def gaps(
     timeline: Timeline, window: tuple[float, float] | None = None, min_us: float = 0.0
 ) -> list[tuple[float, float]]:
-    """The times of at least ``min_us`` in which no stream has work, inside ``window``.
+    """Return the times in which no stream has work, as (start, end) in µs, in order.
 
-    ``window`` is the whole timeline unless given; idle time at its two ends counts.
+    Only those of at least ``min_us`` count. ``window`` is the whole timeline unless given; idle
+    time at its two ends counts.
     """
     start, end = window or timeline.extent
     busy = _clip(union(device_intervals(timeline)), (start, end))

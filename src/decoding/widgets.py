@@ -1,4 +1,4 @@
-"""Explorers: a control and its pictures, linked in the browser, so that no kernel is needed.
+"""Explorers: a control and its pictures, linked in the browser, so that no Jupyter has to run.
 
 Every picture is made beforehand. The control's index and the shown child of a ``Stack`` are linked
 with ``jslink``, which works in a rendered page as it does in Jupyter.
@@ -148,7 +148,8 @@ def position_explorer(records, *, positions=20):
 def memory_explorer(records, *, positions=20):
     """Return an explorer of token positions: memory allocated and reserved after each.
 
-    Args: as for ``position_explorer``. On a CPU, where memory is not measured, words say so.
+    Its arguments are those of ``position_explorer``. On a CPU, where memory is not measured, words
+    say so.
     """
     good = [record for record in records if record.get("memory")]
     count = min((len(record["memory"]["reserved_mib"]) for record in good), default=0)
@@ -167,8 +168,8 @@ def batch_explorer(results):
     """Return an explorer of batch sizes: time per token and tokens per second of each loop.
 
     Args:
-        results: batch size -> name of a rung (or other label) -> a record, or an entrant of
-            ``race``. All bars are to one scale.
+        results: batch size -> name of a rung (or other label) -> a record, or one of the
+            ``results`` of ``race``. All bars are to one scale.
     """
     if not results:
         return _nothing("No batch size has a measurement.", [])
@@ -191,8 +192,9 @@ def cache_length_explorer(results, *, beside=None):
     """Return an explorer of cache lengths: what a token costs, among the other lengths.
 
     Args:
-        results: positions in the static cache -> a record, or an entrant of ``race``, ascending.
-        beside: label -> a record or entrant to compare with (the dynamic cache, say).
+        results: positions in the static cache, ascending -> a record, or one of the ``results`` of
+            ``race``.
+        beside: label -> a record or result to compare with (the dynamic cache, say).
     """
     good = {length: result for length, result in results.items() if not result.get("error")}
     if not good:
