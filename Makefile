@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NB ?=
 PIP_TORCH ?=  # for example an index with CPU builds of PyTorch
 
-.PHONY: help book test record redraw run student serve clean
+.PHONY: help book test record redraw run student address serve clean
 
 help:  ## List the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -30,6 +30,9 @@ run: $(VENV)/.book  ## Execute copies of the notebooks on this machine into _bui
 
 student: $(VENV)/.book  ## Write copies of the notebooks without outputs and solutions
 	$(BIN)/python -m decoding student
+
+address: $(VENV)/.book  ## Write the repository's address of _config.yml into the notebooks
+	$(BIN)/python -m decoding address
 
 serve: book  ## Build the book and show it at http://localhost:8000
 	$(BIN)/python -m http.server --directory _build/html 8000

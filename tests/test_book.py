@@ -1,5 +1,6 @@
 """What holds for every page of the built book, and for every notebook, without a browser."""
 
+import copy
 import re
 import shutil
 from pathlib import Path
@@ -121,6 +122,31 @@ class TestEveryChapter:
         main = soups[page].find("article")
         assert main.select('a[href*="glossary.html#term-"]')
         assert main.select('a[href*="bibliography.html#"]')
+
+    @pytest.mark.parametrize(
+        "term",
+        [
+            "KV cache",
+            "static cache",
+            "stop check",
+            "CUDA graph",
+            "idle share",
+            "prefill",
+            "bfloat16",
+        ],
+    )
+    def test_a_term_links_to_the_glossary_where_it_is_first_used(self, soups, page, term):
+        main = copy.copy(soups[page].find("article"))
+        for closed in main.select("h1, h2, h3, pre, code, svg, script, style, th, td"):
+            closed.decompose()
+        for text in main.find_all(string=re.compile(rf"\b{re.escape(term)}\b", re.IGNORECASE)):
+            link, paragraph = text.find_parent("a"), text.find_parent("p")
+            if paragraph is None or "admonition-title" in paragraph.get("class", []):
+                continue
+            if link and "glossary.html" not in link["href"]:
+                continue  # a link of its own, to the term's chapter
+            assert link, text.find_parent().get_text()
+            return
 
     def test_its_callouts_are_known(self, page):
         for text in markdown_of(page):

@@ -5,9 +5,17 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 
 from decoding import fingerprint
-from decoding.recording import code_cells, execute, freshness, without_solutions
+from decoding.recording import (
+    SETUP,
+    code_cells,
+    execute,
+    freshness,
+    setup_source,
+    without_solutions,
+)
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -56,6 +64,13 @@ class TestAsCommitted:
             assert bool(outputs) == ("recorded" in notebook.metadata)
         assert not [output for output in outputs if output.output_type == "error"]
         assert not [output for output in outputs if output.get("name") == "stderr"]
+
+    def test_its_first_code_cell_sets_it_up_and_stays_out_of_the_book(self, path):
+        settings = yaml.safe_load((FOLDER.parent / "_config.yml").read_text(encoding="utf-8"))
+        cells = nbformat.read(path, as_version=4).cells
+        first = next(cell for cell in cells if cell.cell_type == "code")
+        assert set(first.metadata["tags"]) == {SETUP, "remove-cell"}
+        assert first.source == setup_source(settings["repository"]["url"]), "run `make address`"
 
     def test_its_code_parses_on_every_python(self, path):
         fingerprint.fingerprint([], code_cells(nbformat.read(path, as_version=4)))

@@ -1,7 +1,11 @@
 """The stamp: what changes it, what does not, and what a failed recording leaves behind."""
 
 import ast
+import importlib.util
+import subprocess
+import sys
 import textwrap
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -10,6 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from decoding import recording
 from decoding.fingerprint import FOLDER, canonical, fingerprint, rungs_named_in
 
+ROOT = Path(__file__).resolve().parent.parent
 CELLS = ['record = chapter.measure("kv_cache")', "print(record)  # show it"]
 MACHINE = {
     "device": "cuda",
@@ -228,6 +233,65 @@ class TestRedrawing:
         assert record["workload"]["batch_size"] == at_work.batched.batch_size
         with pytest.raises(chapter.NotRecorded, match="no record race_none.json"):
             at_work.race("none", {"a": {"rung": "naive"}})
+
+
+class TestSetupCell:
+    """The first cell of a notebook: it matters where there is no clone of the book."""
+
+    ADDRESS = "https://github.com/someone/a-book-with-quite-a-long-name-of-its-own"
+
+    def run_outside(self, source, folder, monkeypatch):
+        """Run the cell in ``folder`` as if the package were not installed; return what it asked for."""
+        asked = []
+
+        class Shell:
+            def system(self, command):
+                asked.append(command)
+                subprocess.run(["git", "clone", "-q", str(ROOT), command.split()[-1]], check=True)
+
+            def run_line_magic(self, name, line):
+                asked.append(f"%{name} {line}")
+
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        exec(source, {"get_ipython": Shell})
+        return asked
+
+    def test_elsewhere_it_fetches_the_book_and_installs_what_it_needs(self, tmp_path, monkeypatch):
+        source = recording.setup_source(self.ADDRESS)
+        (tmp_path / "content").mkdir()
+        asked = self.run_outside(source, tmp_path / "content", monkeypatch)
+        assert asked == [
+            f"git clone --quiet --depth 1 {self.ADDRESS} token-by-token",
+            "%pip install --quiet ./token-by-token",
+        ]
+        assert (Path(sys.path[0]) / "decoding" / "__init__.py").exists()
+        assert (tmp_path / "content" / "token-by-token" / "pyproject.toml").exists()
+
+    def test_in_a_clone_it_finds_the_package_without_fetching(self, monkeypatch):
+        source = recording.setup_source(self.ADDRESS)
+        assert self.run_outside(source, ROOT / "notebooks", monkeypatch) == []
+        assert Path(sys.path[0]) == ROOT / "src"
+
+    def test_without_an_address_it_says_how_to_get_the_package(self, tmp_path, monkeypatch):
+        (tmp_path / "content").mkdir()
+        with pytest.raises(ModuleNotFoundError, match="make book"):
+            self.run_outside(recording.setup_source(), tmp_path / "content", monkeypatch)
+
+    def test_the_address_is_written_into_every_notebook_and_leaves_it_fresh(self, tmp_path):
+        path = notebook_at(tmp_path / "01.ipynb", ["pass", "print(1)"])
+        notebook = nbformat.read(path, as_version=4)
+        notebook.cells[0].metadata["tags"] = [recording.SETUP]
+        nbformat.write(notebook, path)
+        recording.redraw(path)
+        configuration = tmp_path / "_config.yml"
+        configuration.write_text(f"repository:\n  url: {self.ADDRESS}\n", encoding="utf-8")
+        recording.write_address(tmp_path, configuration)
+        cell = nbformat.read(path, as_version=4).cells[0]
+        assert self.ADDRESS in cell.source
+        assert max(map(len, cell.source.split("\n"))) <= 100
+        assert recording.freshness(path) == "fresh"
 
 
 class TestEvidence:

@@ -44,11 +44,14 @@ def main(arguments=None):
     student = commands.add_parser(
         "student", help="write copies of the notebooks without outputs and solutions"
     )
+    address = commands.add_parser(
+        "address", help="write the repository's address of _config.yml into the notebooks"
+    )
     for command in (record, redraw, run):
         command.add_argument(
             "notebooks", nargs="*", help="numbers or names, for example 02; default: all"
         )
-    for command in (record, redraw, run, student):
+    for command in (record, redraw, run, student, address):
         command.add_argument("--folder", default="notebooks", help="where the notebooks are")
     chosen = parser.parse_args(arguments)
     if chosen.command == "measure":
@@ -57,6 +60,8 @@ def main(arguments=None):
 
     if chosen.command == "student":
         return recording.student_notebooks(chosen.folder)
+    if chosen.command == "address":
+        return recording.write_address(chosen.folder)
     work = {
         "record": recording.record_notebooks,
         "redraw": recording.redraw_notebooks,

@@ -24,6 +24,7 @@ SOLUTION = re.compile(r"(?P<fence>`{3,}|:{3,})\{solution(?P<gate>-start|-end|)\}
 LADDER = BOOK_RECORDS.parent / "_static" / "ladder.svg"
 WAITING = "*Not measured yet: this part needs a run on a GPU.*"
 ON_THE_SPOT = "on-the-spot"  # the tag of cells that measure without leaving a record
+SETUP = "setup"  # the tag of the cell that fetches the book where there is no clone of it
 STAMPED = ("gpu", "driver", "cuda", "torch", "transformers", "python", "date")
 
 
@@ -282,8 +283,65 @@ def without_solutions(notebook):
 
 
 def code_cells(notebook):
-    """Return the sources of the notebook's code cells."""
-    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    """Return the sources of the notebook's code cells, without the one that sets it up."""
+    return [
+        cell.source
+        for cell in notebook.cells
+        if cell.cell_type == "code" and SETUP not in cell.metadata.get("tags", ())
+    ]
+
+
+def setup_source(address=""):
+    """Return the source of a notebook's first code cell.
+
+    In a clone of the book it finds the package and does nothing. Elsewhere, as in Colab, it fetches
+    the book and installs what it needs.
+
+    Args:
+        address: of the book's repository; without one, the cell says how to get the package.
+    """
+    fetch = """\
+        raise ModuleNotFoundError(
+            "The package decoding is not installed: run `make book` in a clone of the book, and "
+            "open its notebooks with .venv/bin/jupyter lab."
+        )
+"""
+    if address:
+        fetch = f"""\
+        clone = Path("token-by-token")
+        address = "{address}"
+        get_ipython().system(f"git clone --quiet --depth 1 {{address}} {{clone}}")
+        get_ipython().run_line_magic("pip", f"install --quiet ./{{clone}}")
+"""
+    return f"""\
+# In a clone of the book this does nothing. Elsewhere, in Colab say, it fetches the book.
+import importlib.util
+import sys
+from pathlib import Path
+
+if importlib.util.find_spec("decoding") is None:
+    clone = Path("..")
+    if not (clone / "src" / "decoding").is_dir():
+{fetch}    sys.path.insert(0, str((clone / "src").resolve()))"""
+
+
+def write_address(folder="notebooks", configuration="_config.yml"):
+    """Write the repository's address of ``configuration`` into every notebook's first code cell.
+
+    Returns:
+        0.
+    """
+    import yaml  # here, since only the book has a configuration
+
+    settings = yaml.safe_load(Path(configuration).read_text(encoding="utf-8"))
+    source = setup_source(settings["repository"]["url"])
+    for path in notebooks(folder):
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            if SETUP in cell.metadata.get("tags", ()):
+                cell.source = source
+        write_whole(path, nbformat.writes(notebook) + "\n")
+    return 0
 
 
 def freshness(path):
