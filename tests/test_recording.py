@@ -322,6 +322,45 @@ class TestEvidence:
         assert all(0 <= bare <= 20 and waited == 0 for bare, waited in found.values())
 
 
+class TestFailedMeasurement:
+    """Out of memory is a row on the page, and the notebook goes on."""
+
+    CELLS = (
+        "from decoding import measurement\n"
+        "from decoding.chapter import Chapter\n"
+        "from decoding.records import failed\n"
+        "chapter = Chapter('01')\n"
+        "def run_task(task, environment, rung, workload, options):\n"
+        "    variant = measurement.describe_variant(rung, measurement.Workload(**workload))\n"
+        "    machine = {'device': 'cpu', 'date': '2026-11-25T00:00:00Z'}\n"
+        "    return failed(rung, 'naive', variant, workload, machine, 'Out of GPU memory.')\n"
+        "measurement.run_task = run_task",
+        "record = chapter.measure('naive')",
+        "from decoding import figures\nfigures.table([record])",
+        "median = figures.per_token(record)['median']",
+        "print(median)",
+        "print('further on')",
+    )
+
+    def test_the_copy_says_what_is_missing_and_goes_on(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        monkeypatch.setenv("DECODING_RECORDS", str(tmp_path / "records"))
+        notebook_at(tmp_path / "01.ipynb", self.CELLS)
+        assert recording.run_notebooks(tmp_path, target=tmp_path / "run") == 0
+        cells = nbformat.read(tmp_path / "run" / "01.ipynb", as_version=4).cells
+        shown = [nbformat.v4.writes(new_notebook(cells=[cell])) for cell in cells]
+        assert "Not measured: naive at batch 2: Out of GPU memory." in shown[1]
+        assert "Out of GPU memory." in cells[2].outputs[0].data["text/html"]
+        assert "Not shown: naive at batch 2: Out of GPU memory." in shown[3]
+        assert "Not shown: it needs the part above" in shown[4]
+        assert cells[5].outputs[0].text == "further on\n"
+
+    def test_any_other_failure_still_stops_it(self, tmp_path):
+        notebook_at(tmp_path / "01.ipynb", ["1 / 0"])
+        assert recording.run_notebooks(tmp_path, target=tmp_path / "run") == 1
+        assert not (tmp_path / "run" / "01.ipynb").exists()
+
+
 class TestStudentCopies:
     def test_solutions_go_and_everything_else_stays(self):
         text = textwrap.dedent(

@@ -37,6 +37,24 @@ class NotRecorded(measurement.MeasurementError):
     """While the book is redrawn: it has no record of what a cell asks for."""
 
 
+class NotMeasured(measurement.MeasurementError):
+    """A cell needs a figure of a measurement that failed on this machine, for want of memory say."""
+
+    def _render_traceback_(self):  # what Jupyter shows: the sentence, and not where it was raised
+        return [str(self)]
+
+
+class Missing(dict):
+    """The figures of a failed measurement: there are none, and whoever asks for one is told why."""
+
+    def __init__(self, reason):
+        super().__init__()
+        self.reason = reason
+
+    def __missing__(self, key):
+        raise NotMeasured(self.reason)
+
+
 class Chapter:
     """A chapter at work on this machine.
 
@@ -111,15 +129,24 @@ class Chapter:
 
         A recent record is read in place of measuring: one of the last six hours, from this kind of
         machine with the same versions, whose code has not changed since.
+
+        If the measurement fails, for want of memory say, the page says so and goes on: figures and
+        tables show the record as failed, and a cell that needs one of its numbers raises
+        ``NotMeasured`` with the reason.
         """
         workload = workload or self.batched
         variant = measurement.describe_variant(rung, workload, environment=environment, **options)
         name = file_name({"rung": rung, "variant": variant, "workload": vars(workload)})
-        return self._recent_or(
+        record = self._recent_or(
             name,
             [rung],
             lambda: measurement.measure(rung, workload, environment=environment, **options),
         )
+        if record["error"]:
+            reason = f"{record['label']} at batch {workload.batch_size}: {record['error']}"
+            self.tell(f"*Not measured: {reason}*")
+            record |= dict.fromkeys(("time", "memory", "gpu"), Missing(reason))
+        return record
 
     def race(self, name, entrants, workload=None, **arguments):
         """Return the result of ``measurement.race``, kept under ``name`` and read while recent."""

@@ -302,7 +302,7 @@ def change(mib):
 
 def per_token(result):
     """Return the spread of the time per token (ms) of a record or of a result of ``race``."""
-    return (result.get("time") or result)["per_token_ms"]
+    return result.get("time", result)["per_token_ms"]
 
 
 def spread_words(spread):

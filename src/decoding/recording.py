@@ -132,21 +132,16 @@ def redraw(path):
         if cell.get("execution_count") and not is_waiting(cell)
     }
     execute(notebook, path, {"DECODING_REDRAWING": "1"}, allow_errors=True)
-    stopped = waiting = 0
-    for cell in notebook.cells:
-        error = next((one for one in cell.get("outputs", ()) if one.output_type == "error"), None)
-        if error is None:
-            if ON_THE_SPOT in cell.metadata.get("tags", ()) and cell.id in before:
-                cell.outputs = before[cell.id]
-            continue
-        if not _needs_a_gpu(error, stopped):
-            raise CellExecutionError.from_cell_and_msg(cell, error)
-        stopped += 1
+    waiting = 0
+    for cell, _ in stopped_cells(notebook, _needs_a_gpu):
         if cell.id in before:
             cell.outputs = before[cell.id]
         else:
             waiting += 1
-            cell.outputs = [new_output("display_data", {"text/markdown": WAITING})]
+            show_instead(cell, WAITING)
+    for cell in notebook.cells:
+        if ON_THE_SPOT in cell.metadata.get("tags", ()) and cell.id in before:
+            cell.outputs = before[cell.id]
     cells = code_cells(notebook)
     there = machine_of_the_book()
     if notebook.metadata.get("measures") is not False:
@@ -165,10 +160,34 @@ def is_waiting(cell):
     return any(out.get("data", {}).get("text/markdown") == WAITING for out in cell.outputs)
 
 
-def _needs_a_gpu(error, stopped):
-    """Whether a cell failed because nothing was measured, or because a cell before it did."""
-    missing = error.ename == "NotRecorded" or "NVIDIA" in error.evalue or "CUDA" in error.evalue
-    return missing or (stopped > 0 and error.ename == "NameError")
+def _needs_a_gpu(error):
+    """Whether a cell failed because there is no record of what it asks for, or no GPU."""
+    return error.ename == "NotRecorded" or "NVIDIA" in error.evalue or "CUDA" in error.evalue
+
+
+def stopped_cells(notebook, excused):
+    """Yield the cells that an excused error stopped, and those that miss a name from such a cell.
+
+    Yields:
+        Pairs: the cell, its error output.
+
+    Raises:
+        CellExecutionError: a cell failed for another reason.
+    """
+    stopped = 0
+    for cell in notebook.cells:
+        error = next((one for one in cell.get("outputs", ()) if one.output_type == "error"), None)
+        if error is None:
+            continue
+        if not (excused(error) or (stopped and error.ename == "NameError")):
+            raise CellExecutionError.from_cell_and_msg(cell, error)
+        stopped += 1
+        yield cell, error
+
+
+def show_instead(cell, words):
+    """Put ``words``, as Markdown, in the place of what a cell has shown."""
+    cell.outputs = [new_output("display_data", {"text/markdown": words})]
 
 
 def execute(notebook, path, environment=None, allow_errors=False):
@@ -204,6 +223,9 @@ def execute(notebook, path, environment=None, allow_errors=False):
 def run_notebooks(folder="notebooks", names=(), target="_build/run"):
     """Execute copies of the notebooks on this machine, with a GPU or small without one.
 
+    A measurement that fails, for want of memory say, stops no notebook: the parts that need its
+    numbers say what is missing.
+
     Args:
         folder: where the notebooks are; they stay as they are.
         names: beginnings of file names; none means all.
@@ -217,7 +239,10 @@ def run_notebooks(folder="notebooks", names=(), target="_build/run"):
     for path in notebooks(folder, names):
         notebook = nbformat.read(path, as_version=4)
         try:
-            execute(notebook, Path(target) / path.name)
+            execute(notebook, Path(target) / path.name, allow_errors=True)
+            for cell, error in stopped_cells(notebook, lambda error: error.ename == "NotMeasured"):
+                reason = error.evalue if error.ename == "NotMeasured" else "it needs the part above"
+                show_instead(cell, f"*Not shown: {reason}*")
         except CellExecutionError as error:
             failed.append(path.name)
             print(f"{path.name}: stopped\n{error}", file=sys.stderr)
