@@ -399,7 +399,7 @@ def html_figure(title: str, alt: str, width: float, height: float, body: str, mi
         f'<figcaption class="ttb-title"><strong>{escape(title)}</strong></figcaption>'
         '<div class="ttb-scroll" style="overflow-x:auto" tabindex="0">'
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(alt)}" '
-        f'viewBox="0 0 {width:g} {height:g}" font-family="sans-serif" font-size="{FONT}" '
+        f'viewBox="0 0 {width:g} {height:g}" font-family="inherit" font-size="{FONT}" '
         f'style="display:block;width:100%;min-width:{min_width}px;max-width:{width * 1.25:g}px">'
         f"{body}</svg></div></figure>"
     )
