@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NB ?=
 PIP_TORCH ?=  # for example an index with CPU builds of PyTorch
 
-.PHONY: help book test record redraw run student address serve clean
+.PHONY: help book lab test record redraw run student address serve clean
 
 help:  ## List the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -13,6 +13,10 @@ help:  ## List the commands
 book: $(VENV)/.book  ## Install what is needed, build the book, say where it is
 	$(BIN)/jupyter-book build . -W -n --keep-going --quiet
 	@echo "The book: $(CURDIR)/_build/html/index.html"
+
+lab: $(VENV)/.book  ## Open the notebooks in JupyterLab
+	$(BIN)/jupyter trust notebooks/*.ipynb  # else JupyterLab would not show the figures in them
+	$(BIN)/jupyter lab notebooks
 
 test: $(VENV)/.test  ## Check the style and run all tests
 	$(BIN)/ruff check .

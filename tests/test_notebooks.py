@@ -1,6 +1,8 @@
 """Every notebook runs from top to bottom on a machine without a GPU, in a scratch copy."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -19,6 +21,7 @@ from decoding.recording import (
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+FOLDED = {"hide-input", "remove-input", "remove-cell", "solution"}
 MEASURING = [
     path
     for path in NOTEBOOKS
@@ -55,6 +58,15 @@ def test_it_runs_small(path, tmp_path, records, monkeypatch):
     assert path.read_bytes() == before, "the committed outputs must stay as they were recorded"
 
 
+def test_jupyterlab_shows_what_the_book_shows():
+    command = [Path(sys.executable).with_name("jupyter"), "labextension", "list"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True)
+    said = listed.stdout + listed.stderr
+    for extension in ("jupyterlab-myst", "@jupyter-widgets/jupyterlab-manager"):
+        (line,) = (line for line in said.split("\n") if extension in line)
+        assert "OK" in line, said
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
 class TestAsCommitted:
     def test_it_has_outputs_and_no_errors_and_nothing_on_stderr(self, path):
@@ -71,6 +83,13 @@ class TestAsCommitted:
         first = next(cell for cell in cells if cell.cell_type == "code")
         assert set(first.metadata["tags"]) == {SETUP, "remove-cell"}
         assert first.source == setup_source(settings["repository"]["url"]), "run `make address`"
+
+    def test_code_that_the_book_folds_is_folded_in_jupyter_too(self, path):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "code":
+                tags, shown = set(cell.metadata.get("tags", ())), cell.metadata.get("jupyter", {})
+                assert bool(shown.get("source_hidden")) == bool(FOLDED & tags)
+                assert bool(shown.get("outputs_hidden")) == ("solution" in tags)
 
     def test_its_code_parses_on_every_python(self, path):
         fingerprint.fingerprint([], code_cells(nbformat.read(path, as_version=4)))

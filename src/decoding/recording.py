@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from nbformat.sign import NotebookNotary
 from nbformat.v4 import new_output
 from tqdm import tqdm
 
@@ -249,6 +250,7 @@ def run_notebooks(folder="notebooks", names=(), target="_build/run"):
         else:
             notebook.metadata.pop("recorded", None)
             write_whole(Path(target) / path.name, nbformat.writes(notebook) + "\n")
+            NotebookNotary().sign(notebook)  # else JupyterLab would not show its figures
             print(f"{path.name}: {Path(target) / path.name}")
     return 1 if failed else 0
 
