@@ -83,6 +83,26 @@ def test_no_internal_link_is_broken(soups, book):
     assert broken == []
 
 
+def test_a_citation_says_what_its_entry_is_called(soups):
+    bibliography = soups["book/bibliography"]
+    labels = {
+        entry["id"]: entry.select_one(".label").get_text(strip=True).strip("[]")
+        for entry in bibliography.select("div.citation")
+    }
+    assert len(labels) == len(set(labels.values())) > 10
+    cited = {
+        (link["href"].partition("#")[2], link.get_text(strip=True))
+        for page, soup in soups.items()
+        for link in soup.select('article a[href*="bibliography.html#"]')
+        if link["href"].partition("#")[2] in labels
+    }
+    assert cited and all(labels[anchor] == words for anchor, words in cited)
+
+
+def test_the_package_page_shows_the_help_of_the_shell(soups):
+    assert "--no-check RUNG" in soups["book/api"].get_text()
+
+
 def test_pages_load_nothing_from_elsewhere(soups):
     for page, soup in soups.items():
         sources = [tag.get("src") or "" for tag in soup.find_all(["script", "img", "iframe"])]

@@ -79,13 +79,27 @@ def _add_measure(commands):
         "range), then, on a GPU, one run for its memory and one for its busy time.",
     )
     parser.add_argument("rungs", nargs="+", metavar="RUNG", help=", ".join(RUNGS))
-    parser.add_argument("--model", default=defaults.model, help="gpt2, gpt2-medium, a hub id, …")
-    parser.add_argument("--batch-size", type=int, default=defaults.batch_size)
-    parser.add_argument("--prompt-tokens", type=int, default=defaults.prompt_tokens)
-    parser.add_argument("--new-tokens", type=int, default=defaults.new_tokens)
+    parser.add_argument(
+        "--model",
+        default=defaults.model,
+        help="gpt2, gpt2-medium, a hub id, …; default: %(default)s",
+    )
+    for name, what in (
+        ("batch_size", "rows"),
+        ("prompt_tokens", "tokens in each row's prompt"),
+        ("new_tokens", "tokens to generate in each row"),
+    ):
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=int,
+            default=getattr(defaults, name),
+            help=f"{what}; default: %(default)s",
+        )
     parser.add_argument("--dtype", help="bfloat16, float16, float32; default: what the device has")
     parser.add_argument("--device", help="cuda or cpu; default: the GPU if there is one")
-    parser.add_argument("--repeats", type=int, default=defaults.repeats, help="timed runs")
+    parser.add_argument(
+        "--repeats", type=int, default=defaults.repeats, help="timed runs; default: %(default)s"
+    )
     parser.add_argument("--compile-mode", help="for compiled rungs: reduce-overhead or default")
     parser.add_argument("--cache-length", type=int, help="positions of the static cache")
     parser.add_argument(
