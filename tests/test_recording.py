@@ -276,7 +276,7 @@ class TestSetupCell:
 
     def test_without_an_address_it_says_how_to_get_the_package(self, tmp_path, monkeypatch):
         (tmp_path / "content").mkdir()
-        with pytest.raises(ModuleNotFoundError, match="make book"):
+        with pytest.raises(ModuleNotFoundError, match="make lab"):
             self.run_outside(recording.setup_source(), tmp_path / "content", monkeypatch)
 
     def test_the_address_is_written_into_every_notebook_and_leaves_it_fresh(self, tmp_path):

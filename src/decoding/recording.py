@@ -98,7 +98,7 @@ def redraw_notebooks(folder="notebooks", names=()):
     For a machine without a GPU: after a change to a figure, say, or before every part of a chapter
     has been measured. What needs a GPU keeps the outputs that it has; if it has none, the page says
     that it is still to be measured. Cells tagged "on-the-spot" measure something without leaving a
-    record: they keep their outputs, too.
+    record: they keep their outputs, too, so change the code of such a cell only where you can run it.
 
     Its arguments are those of ``record_notebooks``.
 
@@ -329,8 +329,8 @@ def setup_source(address=""):
     """
     fetch = """\
         raise ModuleNotFoundError(
-            "The package decoding is not installed: run `make book` in a clone of the book, and "
-            "open its notebooks with .venv/bin/jupyter lab."
+            "The package decoding is not installed: in a clone of the book, `make lab` installs "
+            "it and opens the notebooks."
         )
 """
     if address:
