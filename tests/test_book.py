@@ -16,7 +16,7 @@ from pages import CHAPTERS, NOTEBOOKS, PAGES, ROOT, build
 from decoding.recording import freshness
 
 CALLOUTS = {"predict", "takeaway", "trap", "hardware"}
-LONGEST_LINE = 88
+LONGEST_LINE = 80  # what fits on a page
 HIDDEN = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
 
 

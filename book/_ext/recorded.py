@@ -16,7 +16,7 @@ def sentence(recorded, state):
         return "Not recorded on a GPU yet: this page shows no measured numbers."
     words = (
         f"Recorded on {recorded['gpu']} · torch {recorded['torch']} · CUDA {recorded['cuda']} · "
-        f"driver {recorded['driver']} · {day(recorded['date'])}."
+        f"driver {recorded['driver']} · {days(recorded)}."
     )
     if recorded.get("redrawn"):
         words += f" Drawn again from these records on {day(recorded['redrawn'])}."
@@ -31,6 +31,16 @@ def day(date):
     """Return an ISO date or time as words: 24 November 2026."""
     when = datetime.fromisoformat(date.replace("Z", "+00:00"))
     return f"{when.day} {when:%B %Y}"
+
+
+def days(recorded):
+    """Return the days on which a page's numbers were measured as words: 24 to 25 November 2026."""
+    last = day(recorded["date"])
+    if "since" not in recorded:
+        return last
+    first = day(recorded["since"])
+    number, _, month = first.partition(" ")
+    return f"{number if last.endswith(f' {month}') else first} to {last}"
 
 
 def add_line(app, doctree):

@@ -51,6 +51,13 @@ def main(arguments=None):
         command.add_argument(
             "notebooks", nargs="*", help="numbers or names, for example 02; default: all"
         )
+    record.add_argument(
+        "--reuse-days",
+        type=float,
+        metavar="N",
+        help="read records up to N days old in place of measuring again, if they were made by the same "
+        "code on this kind of machine; default: six hours. The page tells the days",
+    )
     for command in (record, redraw, run, student, address):
         command.add_argument("--folder", default="notebooks", help="where the notebooks are")
     chosen = parser.parse_args(arguments)
@@ -62,11 +69,9 @@ def main(arguments=None):
         return recording.student_notebooks(chosen.folder)
     if chosen.command == "address":
         return recording.write_address(chosen.folder)
-    work = {
-        "record": recording.record_notebooks,
-        "redraw": recording.redraw_notebooks,
-        "run": recording.run_notebooks,
-    }[chosen.command]
+    if chosen.command == "record":
+        return recording.record_notebooks(chosen.folder, chosen.notebooks, chosen.reuse_days)
+    work = {"redraw": recording.redraw_notebooks, "run": recording.run_notebooks}[chosen.command]
     return work(chosen.folder, chosen.notebooks)
 
 

@@ -26,6 +26,7 @@ from .rungs import RUNGS
 from .timeline import Timeline
 
 RECENT = timedelta(hours=6)
+machines_read = []  # of every record that a chapter in this process has shown, in order
 BOOK_GPU = "NVIDIA-H100-80GB-HBM3"
 BOOK_DTYPE = "bfloat16"
 
@@ -73,6 +74,8 @@ class Chapter:
         self.machine = machine_of_the_book() if self.redrawing else worker.machine()
         self.on_gpu = self.machine["device"] == "cuda"
         self.recording = self.redrawing or bool(os.environ.get("DECODING_RECORDING"))
+        days = os.environ.get("DECODING_REUSE_DAYS")
+        self.recent = timedelta(days=float(days)) if days else RECENT
         measurement.show_progress = not self.recording
         self.batched = self._workload(batch_size=32, new_tokens=512)
         self.single = self._workload(batch_size=1, new_tokens=256)
@@ -127,8 +130,9 @@ class Chapter:
     def measure(self, rung, workload=None, *, environment=None, **options):
         """Return a record of ``rung`` on ``workload`` (default: ``batched``), as ``measure`` does.
 
-        A recent record is read in place of measuring: one of the last six hours, from this kind of
-        machine with the same versions, whose code has not changed since.
+        A recent record is read in place of measuring: one of the last six hours (or of as many days
+        as ``record --reuse-days`` says), from this kind of machine with the same versions, whose
+        code has not changed since.
 
         If the measurement fails, for want of memory say, the page says so and goes on: figures and
         tables show the record as failed, and a cell that needs one of its numbers raises
@@ -227,11 +231,6 @@ class Chapter:
         )
         return kept["found"]
 
-    def book_record(self, file):
-        """Return one of the book's own records by its file's name, or None if there is none."""
-        path = BOOK_RECORDS / BOOK_GPU / file
-        return load(path) if path.exists() else None
-
     def check_tokens(self, *rungs, batch_size=4, prompt_tokens=16, new_tokens=48):
         """Assert that ``rungs`` choose the tokens of transformers' ``generate``, in float32.
 
@@ -291,6 +290,7 @@ class Chapter:
             kept = load(path)
             fits = kept["machine"].get("code") == code and kept.get("asked") == asked
             if fits and (self.redrawing or self._is_recent(kept["machine"])):
+                machines_read.append(kept["machine"])
                 return kept
         if self.redrawing:
             raise NotRecorded(f"The book has no record {path.name} that fits the code.")
@@ -299,6 +299,7 @@ class Chapter:
         if asked is not None:
             found["asked"] = asked
         save(found, path)
+        machines_read.append(found["machine"])
         return load(path)
 
     def _is_recent(self, kept):
@@ -310,7 +311,7 @@ class Chapter:
         if not same:
             return False
         made = datetime.fromisoformat(kept["date"].replace("Z", "+00:00"))
-        return datetime.now(UTC) - made < RECENT
+        return datetime.now(UTC) - made < self.recent
 
 
 def machine_of_the_book():

@@ -797,6 +797,56 @@ def sweep(
     return Html(framed(drawing, title, caption), alt)
 
 
+def trend(points, *, title, xlabel, unit, references=None, groups=10, caption=None, colours=None):
+    """Draw how one measured quantity goes with another, as medians over groups of equal size.
+
+    Args:
+        points: name -> (x, y) pairs. A rung's name gives the line its label and colour.
+        title: the message of the figure.
+        xlabel: what the x are, with their unit.
+        unit: of the y, with what they are.
+        references: name -> function of x, drawn dashed over the same x to compare with.
+        groups: into how many groups the points of a line go, in the order of their x.
+        caption: a sentence below the figure.
+        colours: name -> colour, for lines that are not rungs.
+
+    Returns:
+        An ``Html`` that displays itself.
+    """
+    lines, alts = [], [f"{title.rstrip('.')}."]
+    for name, pairs in points.items():
+        ordered = sorted(pairs)
+        size = max(1, len(ordered) // groups)
+        chunks = [ordered[at : at + size] for at in range(0, len(ordered) - size + 1, size)]
+        x, y = ([median(pair[axis] for pair in chunk) for chunk in chunks] for axis in (0, 1))
+        label = LABELS.get(name, name)
+        colour = (colours or {}).get(name) or COLOURS.get(name, MUTED)
+        lines.append(Line(x, y, colour, label=label))
+        ends = [f"{milliseconds(y[at])} at {milliseconds(x[at])}" for at in (0, -1)]
+        alts.append(f"{label} ({unit} at {xlabel}): {ends[0]}, {ends[1]}.")
+    measured = list(lines)
+    first, last = (end(x for line in measured for x in line.x) for end in (min, max))
+    for name, expected in (references or {}).items():
+        x = [first + (last - first) * step / 50 for step in range(51)]
+        lines.append(Line(x, list(map(expected, x)), MUTED, DASHED, name, width=1.2))
+        ends = [f"{milliseconds(expected(at))} at {milliseconds(at)}" for at in (first, last)]
+        alts.append(f"Dashed, {name}: {ends[0]}, {ends[1]}.")
+    alt = " ".join(alts)
+    with rc_context(STYLE):
+        fig = Figure(figsize=(WIDTH / 72, 250 / 72))
+        ax = fig.add_subplot()
+        ax.set_ylim(0, 1.08 * max(value for line in lines for value in line.y))
+        for line in lines:
+            _plot(ax, line)
+        for line in measured:
+            ax.plot(line.x, line.y, "o", color=line.colour, markersize=5, clip_on=False)
+        _lay_out(ax, xlabel, lines)
+        ax.set_xlim(first, last)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        drawing = _headed(unit, svg(fig, alt))
+    return Html(framed(drawing, title, caption), alt)
+
+
 def table(records, caption="Each row beside the row before"):
     """Show records as a table, each row beside the row before of the same workload.
 

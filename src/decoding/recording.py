@@ -1,5 +1,6 @@
 """Execute notebooks in place, stamp them with where and when, and tell whether they are still true."""
 
+import json
 import os
 import re
 import sys
@@ -11,7 +12,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat.sign import NotebookNotary
-from nbformat.v4 import new_output
+from nbformat.v4 import new_code_cell, new_output
 from tqdm import tqdm
 
 from .chapter import BOOK_GPU, BOOK_RECORDS, machine_of_the_book
@@ -26,10 +27,16 @@ LADDER = BOOK_RECORDS.parent / "_static" / "ladder.svg"
 WAITING = "*Not measured yet: this part needs a run on a GPU.*"
 ON_THE_SPOT = "on-the-spot"  # the tag of cells that measure without leaving a record
 SETUP = "setup"  # the tag of the cell that fetches the book where there is no clone of it
-STAMPED = ("gpu", "driver", "cuda", "torch", "transformers", "python", "date")
+STAMPED = ("gpu", "driver", "cuda", "torch", "transformers", "python")
+# Run after a notebook's last cell: which records has it shown?
+ASK_WHAT_WAS_READ = """
+import json, sys
+chapter = sys.modules.get("decoding.chapter")
+print(json.dumps(chapter.machines_read if chapter else []))
+"""
 
 
-def record_notebooks(folder="notebooks", names=()):
+def record_notebooks(folder="notebooks", names=(), reuse_days=None):
     """Execute notebooks on this machine's GPU, in place, and stamp them.
 
     A notebook is written only after its last cell has run, so an interrupted or failed one stays
@@ -38,6 +45,7 @@ def record_notebooks(folder="notebooks", names=()):
     Args:
         folder: where the notebooks are.
         names: beginnings of file names, such as "02"; none means all.
+        reuse_days: how old a record may be that is read in place of measuring; default: six hours.
 
     Returns:
         0 if every notebook ran, else 1.
@@ -50,7 +58,7 @@ def record_notebooks(folder="notebooks", names=()):
     failed = []
     for path in notebooks(folder, names):
         try:
-            record(path, here)
+            record(path, here, reuse_days)
         except Exception as error:
             failed.append(path.name)
             print(f"{path.name}: not recorded, left as it was\n{error}", file=sys.stderr)
@@ -74,22 +82,39 @@ def notebooks(folder, names=()):
     return [path for path in paths if not names or path.name.startswith(tuple(names))]
 
 
-def record(path, here):
+def record(path, here, reuse_days=None):
     """Execute the notebook at ``path`` on this machine and write it back with its stamp.
 
     A notebook that measures nothing (``measures`` is false in its metadata) gets no stamp.
     """
     notebook = nbformat.read(path, as_version=4)
     began = time.monotonic()
-    execute(notebook, path, {"DECODING_RECORDING": "1"})
-    cells = code_cells(notebook)
-    if notebook.metadata.get("measures") is not False:
-        notebook.metadata["recorded"] = {
-            **{key: here[key] for key in STAMPED},
-            "seconds": round(time.monotonic() - began),
-            "hash": fingerprint(rungs_named_in(cells), cells),
-        }
+    environment = {"DECODING_RECORDING": "1"}
+    if reuse_days:
+        environment["DECODING_REUSE_DAYS"] = str(reuse_days)
+    read = execute_and_ask(notebook, path, environment)
+    _stamp(
+        notebook,
+        here,
+        [here["date"], *(machine["date"] for machine in read)],
+        seconds=round(time.monotonic() - began),
+    )
     write_whole(Path(path), nbformat.writes(notebook) + "\n")
+
+
+def _stamp(notebook, machine, dates, **more):
+    """Say in the notebook's metadata where and when its numbers were measured, and by what code."""
+    if notebook.metadata.get("measures") is False:
+        return
+    cells = code_cells(notebook)
+    first, last = min(dates), max(dates)
+    notebook.metadata["recorded"] = {
+        **{key: machine[key] for key in STAMPED},
+        **({"since": first} if first[:10] != last[:10] else {}),
+        "date": last,
+        **more,
+        "hash": fingerprint(rungs_named_in(cells), cells),
+    }
 
 
 def redraw_notebooks(folder="notebooks", names=()):
@@ -132,8 +157,8 @@ def redraw(path):
         for cell in notebook.cells
         if cell.get("execution_count") and not is_waiting(cell)
     }
-    execute(notebook, path, {"DECODING_REDRAWING": "1"}, allow_errors=True)
-    waiting = 0
+    read = execute_and_ask(notebook, path, {"DECODING_REDRAWING": "1"}, allow_errors=True)
+    waiting, kept = 0, False
     for cell, _ in stopped_cells(notebook, _needs_a_gpu):
         if cell.id in before:
             cell.outputs = before[cell.id]
@@ -142,17 +167,19 @@ def redraw(path):
             show_instead(cell, WAITING)
     for cell in notebook.cells:
         if ON_THE_SPOT in cell.metadata.get("tags", ()) and cell.id in before:
-            cell.outputs = before[cell.id]
-    cells = code_cells(notebook)
-    there = machine_of_the_book()
-    if notebook.metadata.get("measures") is not False:
-        notebook.metadata["recorded"] = {
-            **{key: there[key] for key in STAMPED},
-            **{key: earlier[key] for key in ("seconds",) if key in earlier},
-            "redrawn": datetime.now(UTC).strftime("%Y-%m-%d"),
-            "waiting": waiting,
-            "hash": fingerprint(rungs_named_in(cells), cells),
-        }
+            cell.outputs, kept = before[cell.id], True
+    there = max(read or [machine_of_the_book()], key=lambda machine: machine["date"])
+    dates = [machine["date"] for machine in read or [there]]
+    if kept and "date" in earlier:  # then it was measured on the spot
+        dates.append(earlier["date"])
+    _stamp(
+        notebook,
+        there,
+        dates,
+        **{key: earlier[key] for key in ("seconds",) if key in earlier},
+        redrawn=datetime.now(UTC).strftime("%Y-%m-%d"),
+        waiting=waiting,
+    )
     write_whole(Path(path), nbformat.writes(notebook) + "\n")
 
 
@@ -219,6 +246,13 @@ def execute(notebook, path, environment=None, allow_errors=False):
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     return notebook
+
+
+def execute_and_ask(notebook, path, environment, allow_errors=False):
+    """Run ``notebook`` as ``execute`` does; return the machines of all records that it has shown."""
+    notebook.cells.append(new_code_cell(ASK_WHAT_WAS_READ))
+    execute(notebook, path, environment, allow_errors)
+    return json.loads(notebook.cells.pop().outputs[0].text)
 
 
 def run_notebooks(folder="notebooks", names=(), target="_build/run"):
