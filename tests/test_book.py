@@ -1,6 +1,7 @@
 """What holds for every page of the built book, and for every notebook, without a browser."""
 
 import copy
+import importlib.util
 import re
 import shutil
 from pathlib import Path
@@ -243,6 +244,25 @@ def test_a_page_whose_code_has_changed_says_so(small_book):
     assert "Recorded on a GPU of the test · torch 2.11.0 · CUDA 13.0 · driver 1.2" in words
     assert "23 November 2026" in words
     assert "has changed since" in words
+
+
+@pytest.mark.parametrize(
+    ("since", "words"),
+    [
+        (None, "2 December 2026"),
+        ("2026-12-01T23:00:00Z", "1 to 2 December 2026"),
+        ("2026-11-30T23:00:00Z", "30 November 2026 to 2 December 2026"),
+        ("2025-12-01T23:00:00Z", "1 December 2025 to 2 December 2026"),
+    ],
+)
+def test_a_page_tells_all_days_of_its_numbers(since, words):
+    spec = importlib.util.spec_from_file_location(
+        "recorded", ROOT / "book" / "_ext" / "recorded.py"
+    )
+    extension = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(extension)
+    stamp = {"date": "2026-12-02T12:00:00Z"} | ({"since": since} if since else {})
+    assert extension.days(stamp) == words
 
 
 def test_a_page_without_a_stamp_says_so(small_book):

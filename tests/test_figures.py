@@ -300,6 +300,23 @@ def test_large_memory_is_in_gib():
     assert ">80</text>" in shown.html
 
 
+def test_a_trend_is_drawn_as_medians_of_equal_groups():
+    points = [(x, 2 * x) for x in range(20)] + [(19.5, 1000)]  # one that a mean would follow
+    shown = figures.trend(
+        {"compiled": points, "some": [(1, 1), (3, 3)]},
+        title="A message.",
+        xlabel="launch, ms",
+        unit="ms of a token",
+        groups=4,
+        references={"twice": lambda x: 2 * x, "at least 10": lambda x: max(x, 10)},
+    )
+    assert "compiled (ms of a token at launch, ms): 4.00 at 2.00, 34.0 at 17.0." in shown.text
+    assert "Dashed, twice: 2.00 at 1.00, 34.0 at 17.0." in shown.text
+    assert "Dashed, at least 10: 10.0 at 1.00, 17.0 at 17.0." in shown.text
+    assert shown.text.startswith("A message. ")
+    assert "some (ms of a token at launch, ms): 1.00 at 1.00, 3.00 at 3.00." in shown.text
+
+
 def test_running_median():
     assert figures.running_median([1, 9, 2, 3, 4], window=3) == [5, 2, 3, 3, 3.5]
     assert figures.running_median([3, 1, 2]) == [3, 1, 2]

@@ -117,6 +117,19 @@ class TestFreshness:
         assert path.read_bytes() == before
         assert [item.name for item in tmp_path.iterdir()] == ["01.ipynb"]
 
+    OLDER = (
+        "import decoding.chapter\n"
+        "decoding.chapter.machines_read.append({'date': '2026-11-20T12:00:00Z'})"
+    )
+
+    def test_the_stamp_tells_since_when_the_records_are(self, tmp_path):
+        path = notebook_at(tmp_path / "01.ipynb", [self.OLDER])
+        recording.record(path, MACHINE)
+        notebook = nbformat.read(path, as_version=4)
+        assert notebook.metadata["recorded"]["since"] == "2026-11-20T12:00:00Z"
+        assert notebook.metadata["recorded"]["date"] == MACHINE["date"]
+        assert len(notebook.cells) == 1, "the cell that asks is gone"
+
     def test_what_went_to_stderr_is_not_kept(self, tmp_path):
         path = notebook_at(
             tmp_path / "01.ipynb", ["import sys; print('x', file=sys.stderr); print('y')"]
@@ -233,6 +246,40 @@ class TestRedrawing:
         assert record["workload"]["batch_size"] == at_work.batched.batch_size
         with pytest.raises(chapter.NotRecorded, match="no record race_none.json"):
             at_work.race("none", {"a": {"rung": "naive"}})
+
+
+class TestReuse:
+    """How old a record may be that is shown in place of measuring."""
+
+    @pytest.mark.parametrize(
+        ("days", "hours", "recent"),
+        [(None, 5, True), (None, 7, False), (2, 30, True), (2, 50, False)],
+    )
+    def test_a_record_is_recent_for_six_hours_or_as_long_as_is_said(
+        self, days, hours, recent, monkeypatch
+    ):
+        from datetime import UTC, datetime, timedelta
+
+        from decoding import chapter
+
+        monkeypatch.delenv("DECODING_REUSE_DAYS", raising=False)
+        if days:
+            monkeypatch.setenv("DECODING_REUSE_DAYS", str(days))
+        at_work = chapter.Chapter("01")
+        made = datetime.now(UTC) - timedelta(hours=hours)
+        kept = at_work.machine | {"date": made.strftime("%Y-%m-%dT%H:%M:%SZ")}
+        assert at_work._is_recent(kept) == recent
+        assert not at_work._is_recent(kept | {"gpu": "another one"})
+
+    def test_the_shell_passes_it_on_to_the_notebook(self, tmp_path, monkeypatch):
+        from decoding.__main__ import main
+
+        path = notebook_at(
+            tmp_path / "01.ipynb", ["import os; print(os.environ['DECODING_REUSE_DAYS'])"]
+        )
+        monkeypatch.setattr(recording, "machine", lambda: MACHINE)
+        assert main(["record", "01", "--reuse-days", "3", "--folder", str(tmp_path)]) == 0
+        assert nbformat.read(path, as_version=4).cells[0].outputs[0].text == "3.0\n"
 
 
 class TestSetupCell:

@@ -1,0 +1,99 @@
+"""The experiments behind a number, on a CPU, where their shape and their arithmetic can be checked."""
+
+import time
+from statistics import median
+
+import pytest
+import torch
+
+from decoding import Workload, experiments, ranges
+
+SMALL = Workload("gpt2-tiny", 1, 6, 20, dtype="float32", device="cpu")
+
+
+def test_every_token_of_every_loop_is_watched():
+    found = experiments.launch_times(SMALL, rounds=2)
+    assert len(found["python_us"]) == 2 and min(found["python_us"]) > 0
+    assert list(found["loops"]) == [*experiments.LOOPS, experiments.SKIPPED]
+    tokens = 2 * len(range(experiments.FIRST_STEP, SMALL.new_tokens - 1))
+    for seen in found["loops"].values():
+        assert len(seen["launch_us"]) == len(seen["wait_us"]) == tokens
+        assert len(seen["per_token_ms"]) == 2
+        # A CPU's streams do nothing: all of a token is its launch.
+        assert min(seen["launch_us"]) > max(0, min(seen["wait_us"]))
+
+
+def test_launching_and_waiting_are_told_apart(monkeypatch):
+    """A loop that is known to take 4 ms to launch a step and to wait for 2."""
+
+    class Run:
+        def __call__(self):
+            for step in range(16):
+                with ranges.decode_step(step):
+                    time.sleep(0.004)
+                with ranges.stop_check(step):
+                    time.sleep(0.002)
+
+    def timed(run):
+        run()
+        return {"curve": [6.0, 7.0], "generated": 16}, None
+
+    monkeypatch.setattr(experiments, "timed", timed)
+    found = experiments._watched(Run())
+    assert found["per_token_ms"] == [6.5]
+    assert len(found["launch_us"]) == len(found["wait_us"]) == 15 - experiments.FIRST_STEP
+    assert min(found["launch_us"]) >= 4000 and min(found["wait_us"]) >= 2000
+    assert median(found["wait_us"]) < 4000  # it is not the launch
+
+
+class TestRepeatedRuns:
+    ARGUMENTS = ("gpt2-tiny", "cpu", 6, 3, (1, 2))
+
+    def test_a_loop_on_a_cpu_does_not_differ_from_itself(self):
+        found = experiments.repeated_runs(*self.ARGUMENTS)
+        assert found["runs"] == 3 and len(found["cases"]) == 8
+        assert {(case["differ"], case["first_token"]) for case in found["cases"]} == {(0, None)}
+
+    def test_a_run_that_differs_is_counted_from_its_first_token(self, monkeypatch):
+        calls = []
+
+        def generate(model, prompt, rung, max_new_tokens):
+            new = torch.zeros(len(prompt), max_new_tokens, dtype=torch.long)
+            calls.append(rung)
+            if len(calls) in (2, 3):  # later runs of the first case: from the 5th and the 3rd token
+                new[:, 4 if len(calls) == 2 else 2 :] = 1
+            return torch.cat([prompt, new], dim=1)
+
+        monkeypatch.setattr(experiments, "generate", generate)
+        first, *others = experiments.repeated_runs(*self.ARGUMENTS)["cases"]
+        assert first == {
+            "rung": "kv_cache",
+            "batch_size": 1,
+            "with_cudnn": True,
+            "differ": 2,
+            "first_token": 2,
+        }
+        assert not any(case["differ"] for case in others)
+
+    def test_cudnn_is_ruled_out_where_the_case_says_so(self, monkeypatch):
+        allowed = []
+
+        def generate(model, prompt, rung, max_new_tokens):
+            allowed.append(torch.backends.cuda.cudnn_sdp_enabled())
+            return prompt
+
+        before = torch.backends.cuda.cudnn_sdp_enabled()
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        monkeypatch.setattr(experiments, "generate", generate)
+        found = experiments.repeated_runs("gpt2-tiny", "cpu", 6, 2, (1,))
+        torch.backends.cuda.enable_cudnn_sdp(before)
+        expected = [case["with_cudnn"] for case in found["cases"] for _ in range(2)]
+        assert allowed == expected and set(allowed) == {True, False}
+
+
+@pytest.mark.parametrize("find", [experiments.launch_times, experiments.repeated_runs])
+def test_the_book_s_records_fit_the_code(find, monkeypatch):
+    from decoding import chapter
+
+    monkeypatch.setenv("DECODING_REDRAWING", "1")
+    assert chapter.Chapter("07").evidence(find.__name__, find)
