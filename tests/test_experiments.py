@@ -5,6 +5,7 @@ from statistics import median
 
 import pytest
 import torch
+from torch._dynamo import eval_frame
 
 from decoding import Workload, experiments, ranges
 
@@ -14,13 +15,27 @@ SMALL = Workload("gpt2-tiny", 1, 6, 20, dtype="float32", device="cpu")
 def test_every_token_of_every_loop_is_watched():
     found = experiments.launch_times(SMALL, rounds=2)
     assert len(found["python_us"]) == 2 and min(found["python_us"]) > 0
-    assert list(found["loops"]) == [*experiments.LOOPS, experiments.SKIPPED]
+    assert list(found["loops"]) == list(experiments.LOOPS)
     tokens = 2 * len(range(experiments.FIRST_STEP, SMALL.new_tokens - 1))
     for seen in found["loops"].values():
         assert len(seen["launch_us"]) == len(seen["wait_us"]) == tokens
         assert len(seen["per_token_ms"]) == 2
         # A CPU's streams do nothing: all of a token is its launch.
         assert min(seen["launch_us"]) > max(0, min(seen["wait_us"]))
+
+
+def test_guards_are_skipped_while_loops_are_watched_and_not_afterwards(monkeypatch):
+    skipped = []
+    watched = experiments._watched
+
+    def watch(run):
+        skipped.append(eval_frame._stance.skip_guard_eval_unsafe)
+        return watched(run)
+
+    monkeypatch.setattr(experiments, "_watched", watch)
+    experiments.launch_times(SMALL, rounds=1)
+    assert skipped == [True] * len(experiments.LOOPS)
+    assert not eval_frame._stance.skip_guard_eval_unsafe
 
 
 def test_launching_and_waiting_are_told_apart(monkeypatch):
