@@ -114,11 +114,7 @@ def test_pages_load_nothing_from_elsewhere(soups):
 @pytest.mark.parametrize("page", NOTEBOOKS)
 def test_the_line_under_the_title_says_where_the_numbers_come_from(soups, page):
     notebook = nbformat.read(ROOT / f"{page}.ipynb", as_version=4)
-    lines = soups[page].select(".ttb-recorded")
-    if notebook.metadata.get("measures") is False:
-        assert lines == []
-        return
-    (line,) = lines
+    (line,) = soups[page].select(".ttb-recorded")
     assert line.find_previous_sibling().name == "h1"
     assert f"ttb-{freshness(ROOT / f'{page}.ipynb')}" in line["class"]
     if "recorded" in notebook.metadata:

@@ -72,8 +72,7 @@ class TestAsCommitted:
     def test_it_has_outputs_and_no_errors_and_nothing_on_stderr(self, path):
         notebook = nbformat.read(path, as_version=4)
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-        if path in MEASURING:
-            assert bool(outputs) == ("recorded" in notebook.metadata)
+        assert bool(outputs) == ("recorded" in notebook.metadata)
         assert not [output for output in outputs if output.output_type == "error"]
         assert not [output for output in outputs if output.get("name") == "stderr"]
 
@@ -104,7 +103,7 @@ class TestAsCommitted:
         assert not any(cell.get("outputs") for cell in copy.cells)
 
 
-@pytest.mark.parametrize("path", MEASURING, ids=name_of)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
 def test_its_numbers_come_from_a_gpu_and_from_the_code_as_it_is(path):
     notebook = nbformat.read(path, as_version=4)
     if "recorded" in notebook.metadata:

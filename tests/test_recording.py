@@ -202,13 +202,16 @@ class TestRedrawing:
         assert [cell.outputs[0].text for cell in notebook.cells] == ["recorded", "2\n"]
         assert notebook.metadata["recorded"]["seconds"] == 42
 
-    def test_a_notebook_that_measures_nothing_gets_no_stamp(self, tmp_path):
-        path = notebook_at(tmp_path / "01.ipynb", ["print(1)"])
-        notebook = nbformat.read(path, as_version=4)
-        notebook.metadata["measures"] = False
-        nbformat.write(notebook, path)
-        recording.redraw(path)
-        assert "recorded" not in nbformat.read(path, as_version=4).metadata
+    def test_a_page_tells_the_days_of_the_records_that_it_reads_itself(self, tmp_path):
+        read = (
+            "from decoding import chapter\n"
+            "from decoding.worker import machine\n"
+            "for day in ('03', '01', '02'):\n"
+            "    chapter.machines_read.append(machine() | {'date': f'2026-11-{day}T12:00:00Z'})"
+        )
+        _, notebook = self.redrawn(tmp_path, [read])
+        stamp = notebook.metadata["recorded"]
+        assert (stamp["since"][:10], stamp["date"][:10]) == ("2026-11-01", "2026-11-03")
 
     def test_what_waits_goes_on_waiting(self, tmp_path):
         path, _ = self.redrawn(tmp_path, [self.MISSING])
@@ -455,6 +458,16 @@ class TestLadder:
 
         save_svg(recording.ladder_figure(BOOK_RECORDS / BOOK_GPU), tmp_path / "ladder.svg")
         assert recording.LADDER.read_text() == (tmp_path / "ladder.svg").read_text()
+
+    def test_records_of_another_length_are_not_of_the_ladder(self, tmp_path):
+        from decoding.chapter import BOOK_GPU, BOOK_RECORDS
+
+        for path in (BOOK_RECORDS / BOOK_GPU).glob("*_b32_p128_*.json"):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        drawn = recording.ladder_figure(tmp_path).text
+        other = (BOOK_RECORDS / BOOK_GPU / "compiled_gpt2_b32_p32_n128_bfloat16.json").read_bytes()
+        (tmp_path / "compiled_gpt2_b32_p1000_n8_bfloat16.json").write_bytes(other)
+        assert recording.ladder_figure(tmp_path).text == drawn
 
     def test_a_missing_record_is_named(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="no record of 'naive'"):

@@ -156,9 +156,11 @@ def test_who_sets_the_time(page, idle, who):
 
 def test_machines_are_found_and_their_variants_left_out(page, tmp_path):
     for folder in ("one", "two"):
-        for variant in ({}, {"compile_mode": "default"}):
+        for variant in ({}, {"compile_mode": "default"}, {"stop_check": False}):
             made = record("compiled", variant=variant)
             save(made, tmp_path / folder / file_name(made))
+        short = record("compiled", prompt=32, new=128)  # as in the races
+        save(short, tmp_path / folder / file_name(short))
     (tmp_path / "empty").mkdir()
     found = page["machines_in"](tmp_path, tmp_path / "nowhere")
     assert {name: len(kinds) for name, kinds in found.items()} == {"one": 1, "two": 1}

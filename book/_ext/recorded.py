@@ -48,8 +48,6 @@ def add_line(app, doctree):
     if path.suffix != ".ipynb":
         return
     metadata = nbformat.read(path, as_version=4).metadata
-    if metadata.get("measures") is False:
-        return
     state = freshness(path)
     for module in Path(fingerprint.__file__).parent.rglob("*.py"):
         app.env.note_dependency(str(module))  # the line tells of the code: read the page again

@@ -29,6 +29,7 @@ RECENT = timedelta(hours=6)
 machines_read = []  # of every record that a chapter in this process has shown, in order
 BOOK_GPU = "NVIDIA-H100-80GB-HBM3"
 BOOK_DTYPE = "bfloat16"
+PROMPT_TOKENS = 128  # of the ladder's workloads on a GPU
 
 _project = Path(__file__).resolve().parents[2]
 BOOK_RECORDS = _project / "book" / "records"
@@ -89,7 +90,7 @@ class Chapter:
         if self.machine["gpu_memory_mib"] < 16_000:
             batch_size = min(batch_size, 8)
         dtype = BOOK_DTYPE if self.redrawing else str(load_dtype()).removeprefix("torch.")
-        return Workload("gpt2", batch_size, 128, new_tokens, dtype=dtype, repeats=3)
+        return Workload("gpt2", batch_size, PROMPT_TOKENS, new_tokens, dtype=dtype, repeats=3)
 
     def _introduction(self):
         if not self.on_gpu:

@@ -15,7 +15,7 @@ from nbformat.sign import NotebookNotary
 from nbformat.v4 import new_code_cell, new_output
 from tqdm import tqdm
 
-from .chapter import BOOK_GPU, BOOK_RECORDS, machine_of_the_book
+from .chapter import BOOK_GPU, BOOK_RECORDS, PROMPT_TOKENS, machine_of_the_book
 from .figures import ladder, save_svg
 from .fingerprint import fingerprint, rungs_named_in
 from .records import load, slug, write_whole
@@ -83,10 +83,7 @@ def notebooks(folder, names=()):
 
 
 def record(path, here, reuse_days=None):
-    """Execute the notebook at ``path`` on this machine and write it back with its stamp.
-
-    A notebook that measures nothing (``measures`` is false in its metadata) gets no stamp.
-    """
+    """Execute the notebook at ``path`` on this machine and write it back with its stamp."""
     notebook = nbformat.read(path, as_version=4)
     began = time.monotonic()
     environment = {"DECODING_RECORDING": "1"}
@@ -104,8 +101,6 @@ def record(path, here, reuse_days=None):
 
 def _stamp(notebook, machine, dates, **more):
     """Say in the notebook's metadata where and when its numbers were measured, and by what code."""
-    if notebook.metadata.get("measures") is False:
-        return
     cells = code_cells(notebook)
     first, last = min(dates), max(dates)
     notebook.metadata["recorded"] = {
@@ -144,8 +139,6 @@ def redraw_notebooks(folder="notebooks", names=()):
 
 def redraw(path):
     """Redraw the notebook at ``path`` from the book's records and stamp it with their machine.
-
-    A notebook that measures nothing (``measures`` is false in its metadata) gets no stamp.
 
     Raises:
         CellExecutionError: a cell failed for another reason than a missing record or GPU.
@@ -429,7 +422,7 @@ def ladder_figure(folder):
     """
     loaded = []
     for name in RUNGS:
-        paths = sorted(Path(folder).glob(f"{name}_gpt2_b32_*.json"))
+        paths = sorted(Path(folder).glob(f"{name}_gpt2_b32_p{PROMPT_TOKENS}_*.json"))
         if not paths:
             raise FileNotFoundError(
                 f"{folder} has no record of {name!r} at batch 32: run `make record`."
