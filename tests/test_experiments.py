@@ -44,7 +44,7 @@ def test_launching_and_waiting_are_told_apart(monkeypatch):
     class Run:
         def __call__(self):
             for step in range(16):
-                with ranges.decode_step(step):
+                with ranges.token(step):
                     time.sleep(0.004)
                 with ranges.stop_check(step):
                     time.sleep(0.002)

@@ -1,7 +1,7 @@
 """Names for what a loop is doing, for profilers and for the measurement.
 
-A loop wraps each forward pass in ``with decode_step(n):`` and each look at the finished rows in
-``with stop_check(n):``. A range is visible in Nsight Systems and Nsight Compute (through NVTX, with the
+A loop wraps each forward pass in ``with ranges.token(n):`` and each look at the finished rows in
+``with ranges.stop_check(n):``. A range is visible in Nsight Systems and Nsight Compute (through NVTX, with the
 token's number as payload) and in the PyTorch profiler (as ``decode_step n``). Step 0 reads the
 prompt, so its range is called ``prefill``.
 """
@@ -35,7 +35,7 @@ class _Range:
             observer(self.name, self.step)
 
 
-def decode_step(step):
+def token(step):
     """Return a context manager, the range of one forward pass and the token that it gives.
 
     The range is called ``prefill`` for step 0, else ``decode_step``.

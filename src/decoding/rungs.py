@@ -1,11 +1,14 @@
 """The ladder: every rung by name, in order."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from types import MappingProxyType
 
 from .loops import compiled, kv_cache, naive, static_cache, two_streams
+
+EVERY_LOOP_TAKES = frozenset({"model", "input_ids", "max_new_tokens", "eos_token_id"})
 
 
 @dataclass(frozen=True)
@@ -18,10 +21,9 @@ class Rung:
         decode: the loop, ``decode(model, input_ids, max_new_tokens, eos_token_id, **options)``. Its
             arguments have been checked. It returns int64 [batch, prompt + n], the prompt and the
             tokens up to the step in which the last row finished, and wraps every step in
-            ``ranges.decode_step`` and every look at the finished rows in ``ranges.stop_check``: the
+            ``ranges.token`` and every look at the finished rows in ``ranges.stop_check``: the
             measurement tells tokens apart by them.
         environment: variables that must be set before CUDA starts; ``measure`` sets them.
-        options: the keyword arguments that ``decode`` takes besides.
         needs_static_cache: whether the model must support ``StaticCache``.
     """
 
@@ -29,8 +31,12 @@ class Rung:
     label: str
     decode: Callable
     environment: dict = field(default_factory=dict)
-    options: frozenset = frozenset()
     needs_static_cache: bool = False
+
+    @property
+    def options(self):
+        """The names of the keyword arguments that ``decode`` takes besides, a frozenset."""
+        return frozenset(inspect.signature(self.decode).parameters) - EVERY_LOOP_TAKES
 
 
 EXPANDABLE = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
@@ -49,23 +55,14 @@ RUNGS = MappingProxyType(
                 "static cache",
                 static_cache.decode,
                 EXPANDABLE,
-                options=frozenset({"cache_length"}),
                 needs_static_cache=True,
             ),
-            Rung(
-                "compiled",
-                "compiled",
-                compiled.decode,
-                EXPANDABLE,
-                options=frozenset({"cache_length", "compile_mode"}),
-                needs_static_cache=True,
-            ),
+            Rung("compiled", "compiled", compiled.decode, EXPANDABLE, needs_static_cache=True),
             Rung(
                 "two_streams",
                 "two streams",
                 two_streams.decode,
                 EXPANDABLE,
-                options=frozenset({"cache_length", "compile_mode"}),
                 needs_static_cache=True,
             ),
         )

@@ -21,7 +21,7 @@ def decode(
     cache = static_cache(model, batch, cache_length or prompt + max_new_tokens)
     compiled = compiled_step(model.device, compile_mode)
     for step in range(max_new_tokens):
-        with ranges.decode_step(step):
+        with ranges.token(step):
             run = compiled if step > 0 else decode_step  # the prompt has a shape of its own
             torch.compiler.cudagraph_mark_step_begin()
             unread, finished, all_finished = run(model, unread, cache, finished, eos)

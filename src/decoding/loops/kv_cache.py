@@ -12,7 +12,7 @@ def decode(model, input_ids, max_new_tokens, eos_token_id):
     tokens, unread = [input_ids], input_ids
     cache = DynamicCache(config=model.config)
     for step in range(max_new_tokens):
-        with ranges.decode_step(step):
+        with ranges.token(step):
             unread, finished, all_finished = decode_step(model, unread, cache, finished, eos)
             tokens.append(unread)
         with ranges.stop_check(step):

@@ -10,7 +10,7 @@ def decode(model, input_ids, max_new_tokens, eos_token_id):
     finished, eos = start(input_ids, eos_token_id)
     tokens = input_ids
     for step in range(max_new_tokens):
-        with ranges.decode_step(step):
+        with ranges.token(step):
             next_token, finished, all_finished = decode_step(model, tokens, None, finished, eos)
             tokens = torch.cat([tokens, next_token], dim=1)
         with ranges.stop_check(step):

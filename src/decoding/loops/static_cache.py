@@ -13,7 +13,7 @@ def decode(model, input_ids, max_new_tokens, eos_token_id, cache_length=None):
     batch, prompt = input_ids.shape
     cache = static_cache(model, batch, cache_length or prompt + max_new_tokens)
     for step in range(max_new_tokens):
-        with ranges.decode_step(step):
+        with ranges.token(step):
             unread, finished, all_finished = decode_step(model, unread, cache, finished, eos)
             tokens.append(unread)
         with ranges.stop_check(step):

@@ -27,7 +27,7 @@ def decode(
     done[1].record()  # the first step waits for what the caller's stream has been given
     for step in range(max_new_tokens):
         this, other = step % 2, 1 - step % 2
-        with device.stream(streams[this]), ranges.decode_step(step):
+        with device.stream(streams[this]), ranges.token(step):
             streams[this].wait_event(done[other])
             run = compiled if step > 0 else decode_step  # the prompt has a shape of its own
             torch.compiler.cudagraph_mark_step_begin()
