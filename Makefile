@@ -15,18 +15,18 @@ book: $(VENV)/.book  ## Install what is needed, build the book, say where it is
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 
 lab: $(VENV)/.book  ## Open the notebooks in JupyterLab
-	$(BIN)/jupyter trust notebooks/*.ipynb  # else JupyterLab would not show the figures in them
+	$(BIN)/jupyter trust notebooks/*.ipynb  # else JupyterLab would not show their figures
 	$(BIN)/jupyter lab notebooks
 
 test: $(VENV)/.test  ## Check the style and run all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 record: $(VENV)/.book  ## Execute the notebooks on this machine's GPU, in place (NB=02 for one)
 	$(BIN)/python -m decoding record $(NB)
 
-redraw: $(VENV)/.book  ## Draw the notebooks' figures again from the book's records, without a GPU
+redraw: $(VENV)/.book  ## Draw the notebooks again from the book's records, without a GPU (NB=02 for one)
 	$(BIN)/python -m decoding redraw $(NB)
 
 run: $(VENV)/.book  ## Execute copies of the notebooks on this machine into _build/run (NB=02 for one)
@@ -35,7 +35,7 @@ run: $(VENV)/.book  ## Execute copies of the notebooks on this machine into _bui
 student: $(VENV)/.book  ## Write copies of the notebooks without outputs and solutions
 	$(BIN)/python -m decoding student
 
-address: $(VENV)/.book  ## Write the repository's address of _config.yml into the notebooks
+address: $(VENV)/.book  ## Let the notebooks install the package from the address in _config.yml
 	$(BIN)/python -m decoding address
 
 serve: book  ## Build the book and show it at http://localhost:8000

@@ -7,35 +7,49 @@ import pytest
 import torch
 from torch._dynamo import eval_frame
 
-from decoding import Workload, experiments, ranges
+from decoding import ranges
+from decoding.measuring import NeedsGpu, Workload, experiments
 
 SMALL = Workload("gpt2-tiny", 1, 6, 20, dtype="float32", device="cpu")
 
 
-def test_every_token_of_every_loop_is_watched():
-    found = experiments.launch_times(SMALL, rounds=2)
-    assert len(found["python_us"]) == 2 and min(found["python_us"]) > 0
+ROUNDS = 2
+
+
+def skips_guards():
+    return eval_frame._stance.skip_guard_eval_unsafe
+
+
+@pytest.fixture(scope="module")
+def watched():
+    """What ``launch_times`` finds, and whether guards were skipped in each run that it watched."""
+    skipped, watch = [], experiments._watched
+
+    def spy(run):
+        skipped.append(skips_guards())
+        return watch(run)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiments, "_watched", spy)
+        return experiments.launch_times(SMALL, rounds=ROUNDS), skipped
+
+
+def test_every_token_of_every_loop_is_watched(watched):
+    found, _ = watched
+    assert len(found["python_us"]) == ROUNDS and min(found["python_us"]) > 0
     assert list(found["loops"]) == list(experiments.LOOPS)
-    tokens = 2 * len(range(experiments.FIRST_STEP, SMALL.new_tokens - 1))
+    tokens = ROUNDS * len(range(experiments.FIRST_STEP, SMALL.new_tokens - 1))
     for seen in found["loops"].values():
         assert len(seen["launch_us"]) == len(seen["wait_us"]) == tokens
-        assert len(seen["per_token_ms"]) == 2
+        assert len(seen["per_token_ms"]) == ROUNDS
         # A CPU's streams do nothing: all of a token is its launch.
-        assert min(seen["launch_us"]) > max(0, min(seen["wait_us"]))
+        assert median(seen["launch_us"]) > max(0, median(seen["wait_us"]))
 
 
-def test_guards_are_skipped_while_loops_are_watched_and_not_afterwards(monkeypatch):
-    skipped = []
-    watched = experiments._watched
-
-    def watch(run):
-        skipped.append(eval_frame._stance.skip_guard_eval_unsafe)
-        return watched(run)
-
-    monkeypatch.setattr(experiments, "_watched", watch)
-    experiments.launch_times(SMALL, rounds=1)
-    assert skipped == [True] * len(experiments.LOOPS)
-    assert not eval_frame._stance.skip_guard_eval_unsafe
+def test_guards_are_skipped_while_loops_are_watched_and_not_afterwards(watched):
+    _, skipped = watched
+    assert skipped == [True] * ROUNDS * len(experiments.LOOPS)
+    assert not skips_guards()
 
 
 def test_launching_and_waiting_are_told_apart(monkeypatch):
@@ -106,9 +120,11 @@ class TestRepeatedRuns:
         assert allowed == expected and set(allowed) == {True, False}
 
 
-@pytest.mark.parametrize("find", [experiments.launch_times, experiments.repeated_runs])
-def test_the_book_s_records_fit_the_code(find, monkeypatch):
-    from decoding import chapter
-
-    monkeypatch.setenv("DECODING_REDRAWING", "1")
-    assert chapter.Chapter("07").evidence(find.__name__, find)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
+@pytest.mark.parametrize(
+    "find",
+    [experiments.provoke, experiments.repeated_runs, lambda: experiments.stale_reads(0, True)],
+)
+def test_what_needs_a_gpu_says_so(find):
+    with pytest.raises(NeedsGpu):
+        find()

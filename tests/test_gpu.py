@@ -8,9 +8,9 @@ from models import prompt, reference
 
 from decoding import RUNGS, Workload, generate, load_model, measure
 from decoding.generation import vocabulary_size
-from decoding.hazards import LAG_CYCLES, stale_reads
-from decoding.measurement import allocations, race, trace
-from decoding.timeline import Timeline
+from decoding.measuring import allocations, race, trace
+from decoding.measuring.experiments import LAG_CYCLES, stale_reads
+from decoding.measuring.timeline import Timeline
 
 pytestmark = [
     pytest.mark.gpu,

@@ -1,94 +1,71 @@
-"""The arithmetic of a record, on inputs with known answers, and real measurements on a CPU."""
+"""Real measurements, on a CPU: what the processes send back, and what the shell prints of it."""
 
 import json
+import os
+from contextlib import redirect_stdout
+from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from decoding import Workload, compare, measure
-from decoding.__main__ import main, table
-from decoding.measurement import MeasurementError, describe_variant, race, run_task
-from decoding.records import SCHEMA, file_name, load, median_curve, save, significant, slug, spread
-from decoding.rungs import EXPANDABLE, RUNGS
-from decoding.worker import Run, checksum, profile_steps, timed
+from decoding import RUNGS, load_model
+from decoding.__main__ import main
+from decoding.measuring import (
+    MeasurementError,
+    NeedsGpu,
+    Record,
+    Workload,
+    allocations,
+    compare,
+    measure,
+    race,
+    trace,
+)
+from decoding.measuring.probes import profile_steps, timed
+from decoding.measuring.processes import run_fresh
+from decoding.measuring.records import SCHEMA
+from decoding.measuring.report import table
+from decoding.measuring.runs import Run, checksum
 
 SMALL = Workload("gpt2-tiny", 2, 6, 10, dtype="float32", device="cpu", repeats=2)
 
 
-class TestArithmetic:
-    def test_spread(self):
-        assert spread([3.0, 1.0, 10.0]) == {"median": 3.0, "min": 1.0, "max": 10.0}
-        assert spread(iter([1.0, 2.0]))["median"] == 1.5
-
-    def test_median_curve_is_taken_position_by_position(self):
-        assert median_curve([[1, 10, 5], [3, 30, 5], [2, 20]]) == [2, 20]
-
-    @pytest.mark.parametrize(
-        ("value", "rounded"), [(0.00123456, 0.001235), (123456.0, 123500.0), (0.0, 0.0), (2, 2.0)]
-    )
-    def test_significant(self, value, rounded):
-        assert significant(value) == rounded
-
-    def test_checksum_depends_on_the_values_not_on_the_integer_type(self):
-        tokens = torch.tensor([[1, 2], [3, 4]])
-        assert checksum(tokens) == checksum(tokens.int())
-        assert checksum(tokens) != checksum(tokens.T.contiguous())
-
-    def test_slug(self):
-        assert slug("NVIDIA H100 80GB HBM3") == "NVIDIA-H100-80GB-HBM3"
-        assert slug("a/../b") == "a-..-b"
-
-
-class TestVariant:
-    def test_the_rung_has_its_own_allocator(self):
-        assert describe_variant("naive", SMALL)["allocator"] == "default"
-        assert describe_variant("expandable_segments", SMALL)["allocator"] == "expandable_segments"
-
-    def test_file_names_tell_variants_apart(self):
-        def name(rung, workload=SMALL, **options):
-            return file_name(
-                {
-                    "rung": rung,
-                    "variant": describe_variant(rung, workload, **options),
-                    "workload": vars(workload),
-                }
-            )
-
-        names = {
-            name("naive"),
-            name("naive", environment=EXPANDABLE),
-            name("naive", SMALL.but(batch_size=1)),
-            name("compiled"),
-            name("compiled", compile_mode="default"),
-            name("compiled", cache_length=64),
-            name("compiled", SMALL.but(stop_check=False)),
-        }
-        assert len(names) == 7
-        assert name("naive") == "naive_gpt2-tiny_b2_p6_n10_float32.json"
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory):
+    """What ``python -m decoding measure`` prints and writes for three small measurements."""
+    file = tmp_path_factory.mktemp("shell") / "out.json"
+    arguments = "measure kv_cache compiled --no-check compiled --model gpt2-tiny --device cpu"
+    arguments += f" --batch-size 2 --prompt-tokens 6 --new-tokens 10 --repeats 2 --json {file}"
+    printed = StringIO()
+    with redirect_stdout(printed):
+        status = main(arguments.split())
+    records = [Record(found) for found in json.loads(file.read_text())]
+    return SimpleNamespace(status=status, lines=printed.getvalue().splitlines(), records=records)
 
 
 @pytest.fixture(scope="module")
-def record():
-    return measure("kv_cache", SMALL)
+def record(shell):
+    """A record of the KV cache."""
+    return shell.records[0]
 
 
 class TestRecord:
     def test_it_says_what_ran_on_what(self, record):
         assert record["schema"] == SCHEMA
         assert (record["rung"], record["label"]) == ("kv_cache", "KV cache")
-        assert record["workload"]["batch_size"] == 2
+        assert (record.batch, record.name) == (2, "KV cache")
         assert record["machine"]["device"] == "cpu"
         assert record["machine"]["torch"] == torch.__version__
         assert len(record["machine"]["code"]) == 16
 
     def test_times_add_up(self, record):
         time = record["time"]
-        assert len(time["curve_ms"]) == len(time["cold_curve_ms"]) == 9
-        assert min(time["curve_ms"]) > 0
-        assert time["per_token_ms"]["min"] <= time["per_token_ms"]["median"]
-        assert time["per_token_ms"]["median"] <= time["per_token_ms"]["max"]
+        assert len(record.curve) == len(time["cold_curve_ms"]) == 9
+        assert min(record.curve) > 0
+        assert record.low <= record.ms <= record.high
         decode = sum(time["cold_curve_ms"])
-        assert time["cold_per_token_ms"] == pytest.approx(decode / 9, rel=1e-2)
+        assert record.cold_ms == pytest.approx(decode / 9, rel=1e-2)
         assert time["cold_total_ms"] >= 0.95 * (decode + time["cold_prefill_ms"])
 
     def test_on_a_cpu_it_says_what_has_no_meaning(self, record):
@@ -96,99 +73,19 @@ class TestRecord:
         assert record["gpu"] is None
         assert "Measured on a CPU" in record["notes"][0]
 
-    def test_round_trip(self, record, tmp_path):
-        save(record, tmp_path / "deep" / "record.json")
-        assert load(tmp_path / "deep" / "record.json") == record
-        assert [path.name for path in (tmp_path / "deep").iterdir()] == ["record.json"]
-
-    def test_another_schema_is_refused(self, record, tmp_path):
-        save(record | {"schema": SCHEMA + 1}, tmp_path / "record.json")
-        with pytest.raises(ValueError, match="measure it again"):
-            load(tmp_path / "record.json")
-
-    def test_the_tokens_are_those_of_every_rung(self, record):
-        other = measure("compiled", SMALL)
-        assert other["tokens_sha256"] == record["tokens_sha256"]
-
-
-class TestProcesses:
-    def test_each_measurement_has_a_process_of_its_own_with_its_environment(self, monkeypatch):
-        monkeypatch.setenv("PYTORCH_ALLOC_CONF", "garbage:1")
-        with pytest.raises(MeasurementError, match="KeyError: 'no such task'"):
-            run_task("no such task", {})
-
-    def test_a_rung_that_fails_is_a_row_that_says_why(self):
-        records = compare(
-            [("naive", SMALL.but(new_tokens=2000), {}), "kv_cache"], SMALL, progress=False
-        )
-        assert "2006 positions" in records[0]["error"]
-        assert records[1]["error"] is None
-        lines = table(records).splitlines()
-        assert "2006 positions" in lines[1]
-        assert lines[2].startswith("KV cache")
-
-    def test_an_unknown_rung_is_refused_at_once(self):
-        with pytest.raises(ValueError, match="no rung 'kv'"):
-            measure("kv", SMALL)
-
-    def test_a_race_runs_all_in_one_process(self):
-        entrants = {
-            "ours": {"rung": "kv_cache"},
-            "unchecked": {"rung": "static_cache", "stop_check": False, "cache_length": 32},
-            "transformers": {"rung": "transformers"},
-        }
-        results = race(entrants, SMALL)["results"]
-        assert len({result["tokens_sha256"] for result in results.values()}) == 1
-        assert "per_token_ms" in results["ours"]
-        assert "per_token_ms" not in results["transformers"]
-        for result in results.values():
-            assert result["total_ms"]["median"] > 0
-
-
-class TestWorker:
-    def run(self, rung, **options):
-        from decoding import load_model
-
-        model = load_model("gpt2-tiny", device="cpu")
-        return Run(model, rung, SMALL, options)
-
-    @pytest.mark.parametrize("rung", RUNGS)
-    def test_timed_takes_one_time_a_token(self, rung):
-        times, tokens = timed(self.run(rung))
-        assert times["generated"] == 10
-        assert len(times["curve"]) == 9
-        assert tokens.shape == (2, 16)
-        assert times["total"] >= times["prefill"] + sum(times["curve"]) - 1e-6
-
-    def test_profiled_windows_hold_their_steps_and_no_others(self):
-        activities = [torch.profiler.ProfilerActivity.CPU]
-        timelines = profile_steps(self.run("kv_cache"), [(2, 3), (5, 7)], activities)
-        steps = [
-            [span.token for span in timeline.host if span.name == "decode_step"]
-            for timeline in timelines
-        ]
-        assert steps == [[2, 3], [5, 6, 7]]
+    def test_the_tokens_are_those_of_every_rung(self, shell):
+        assert len({record["tokens_sha256"] for record in shell.records}) == 1
 
 
 class TestShell:
-    def test_measure_prints_a_table_and_writes_json(self, tmp_path, capsys):
-        out = tmp_path / "out.json"
-        arguments = "measure kv_cache compiled --no-check compiled --model gpt2-tiny --device cpu"
-        arguments += f" --batch-size 1 --prompt-tokens 4 --new-tokens 6 --repeats 1 --json {out}"
-        assert main(arguments.split()) == 0
-        lines = capsys.readouterr().out.splitlines()
-        assert lines[0].split()[:2] == ["rung", "ms"]
-        assert [line.split("  ")[0] for line in lines[1:4]] == [
-            "KV cache",
-            "compiled",
-            "compiled, no check",
-        ]
-        assert "Measured on a CPU" in lines[4]
-        assert [record["rung"] for record in json.loads(out.read_text())] == [
-            "kv_cache",
-            "compiled",
-            "compiled",
-        ]
+    def test_measure_prints_a_table_and_writes_json(self, shell):
+        assert shell.status == 0
+        assert shell.lines[0].split()[:2] == ["rung", "ms"]
+        names = [line.split("  ")[0] for line in shell.lines[1:4]]
+        assert names == ["KV cache", "compiled", "compiled, no check"]
+        assert "Measured on a CPU" in shell.lines[4]
+        assert [record["rung"] for record in shell.records] == ["kv_cache", "compiled", "compiled"]
+        assert [record["variant"]["stop_check"] for record in shell.records] == [True, True, False]
 
     def test_an_unknown_rung_is_one_line(self):
         with pytest.raises(SystemExit, match="did you mean 'two_streams'"):
@@ -199,3 +96,103 @@ class TestShell:
             main(["--help"])
         said = capsys.readouterr().out
         assert all(rung in said for rung in RUNGS)
+
+
+def ask(report, variables):
+    """A task: return the values of environment variables."""
+    report(1, 2)
+    return [os.environ.get(name) for name in variables]
+
+
+def fail(report):
+    """A task that raises."""
+    raise KeyError("no such thing")
+
+
+def die(report):
+    """A task whose process ends without a word."""
+    os._exit(7)
+
+
+class TestProcesses:
+    def test_each_has_its_own_environment(self, monkeypatch):
+        monkeypatch.setenv("PYTORCH_ALLOC_CONF", "garbage:1")
+        given = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+        names = ["PYTORCH_ALLOC_CONF", "TRITON_CACHE_DIR"]
+        setting, cache = run_fresh(ask, "Asking", given, variables=names)
+        assert setting == given["PYTORCH_ALLOC_CONF"]
+        assert cache != run_fresh(ask, "Asking", variables=names)[1]
+
+    @pytest.mark.parametrize(
+        ("task", "reason"), [(fail, "KeyError: 'no such thing'"), (die, "exit code 7")]
+    )
+    def test_one_that_ends_without_a_result_is_an_error(self, task, reason):
+        with pytest.raises(MeasurementError, match=f"Trying failed: .*{reason}"):
+            run_fresh(task, "Trying")
+
+    def test_a_rung_that_fails_is_a_row_that_says_why(self):
+        short = SMALL.but(new_tokens=2, repeats=1)
+        too_long = ("naive", SMALL.but(new_tokens=2000), {})
+        records = compare([too_long, "kv_cache"], short, progress=False)
+        assert "2006 positions" in records[0].error
+        assert records[1].error is None
+        lines = table(records).splitlines()
+        assert "2006 positions" in lines[1]
+        assert lines[2].startswith("KV cache")
+
+    def test_a_misspelt_rung_or_option_is_refused_at_once(self):
+        with pytest.raises(ValueError, match="no rung 'kv'"):
+            measure("kv", SMALL)
+        with pytest.raises(TypeError, match="cache_lenght"):
+            measure("compiled", SMALL, cache_lenght=64)
+
+    def test_what_needs_a_gpu_is_refused_at_once(self):
+        with pytest.raises(NeedsGpu):
+            allocations("kv_cache", SMALL)
+        with pytest.raises(NeedsGpu):
+            trace({"ours": {"rung": "kv_cache"}}, SMALL, first_token=2, tokens=2)
+
+    def test_a_race_runs_all_in_one_process(self):
+        entrants = {
+            "ours": {"rung": "kv_cache"},
+            "unchecked": {"rung": "static_cache", "stop_check": False, "cache_length": 32},
+            "transformers": {"rung": "transformers"},
+        }
+        found = race(entrants, SMALL)
+        assert found["workload"] == vars(SMALL)
+        results = found["results"]
+        assert len({result["tokens_sha256"] for result in results.values()}) == 1
+        assert results["ours"].ms > 0 and results["ours"].name == "ours"
+        assert "per_token_ms" not in results["transformers"]
+        for result in results.values():
+            assert result["total_ms"]["median"] > 0
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("gpt2-tiny", device="cpu")
+
+
+class TestProbes:
+    @pytest.mark.parametrize("rung", RUNGS)
+    def test_timed_takes_one_time_a_token(self, model, rung):
+        times, tokens = timed(Run(model, rung, SMALL, {}))
+        assert times["generated"] == 10
+        assert len(times["curve"]) == 9
+        assert tokens.shape == (2, 16)
+        assert times["total"] >= times["prefill"] + sum(times["curve"]) - 1e-6
+
+    def test_profiled_windows_hold_their_steps_and_no_others(self, model):
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        run = Run(model, "kv_cache", SMALL, {})
+        steps = [
+            [span.token for span in timeline.host if span.name == "decode_step"]
+            for timeline in profile_steps(run, [(2, 3), (5, 7)], activities)
+        ]
+        assert steps == [[2, 3], [5, 6, 7]]
+
+
+def test_checksum_depends_on_the_values_not_on_the_integer_type():
+    tokens = torch.tensor([[1, 2], [3, 4]])
+    assert checksum(tokens) == checksum(tokens.int())
+    assert checksum(tokens) != checksum(tokens.T.contiguous())

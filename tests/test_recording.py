@@ -1,24 +1,38 @@
-"""The stamp: what changes it, what does not, and what a failed recording leaves behind."""
+"""Pages: what is executed, kept, stamped and shown, and what a failed run leaves behind."""
 
-import ast
-import importlib.util
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
+import io
+import os
+import signal
+import threading
+import time
+from contextlib import redirect_stdout
+from datetime import UTC, datetime
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from factories import record as made_up
+from nbclient.exceptions import CellExecutionError
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from decoding import recording
-from decoding.fingerprint import FOLDER, canonical, fingerprint, rungs_named_in
+from decoding import measuring
+from decoding.measuring import MeasurementError, NeedsGpu, NotMeasured, NotRecorded, Record
+from decoding.measuring.experiments import provoke
+from decoding.measuring.records import load, save
+from decoding.pages import chapter as chapters
+from decoding.pages import copies, cover, execute, machines, reading, shelf, stamp
+from decoding.pages.chapter import Chapter
+from decoding.pages.files import notebooks
+from decoding.pages.inline import KEY, MISSING, asked_in, filled, store, stored_in
+from decoding.pages.kept import WAITING
+from decoding.pages.kernel import Ran
+from decoding.pages.kernel import execute as run_cells
+from decoding.pages.names import cells_behind, names_in
+from decoding.pages.shelf import Shelf, Sitting
 
-ROOT = Path(__file__).resolve().parent.parent
-CELLS = ['record = chapter.measure("kv_cache")', "print(record)  # show it"]
 MACHINE = {
     "device": "cuda",
     "gpu": "a GPU",
+    "gpu_memory_mib": 80_000,
     "driver": "1",
     "cuda": "13.0",
     "torch": "2.11.0",
@@ -28,447 +42,657 @@ MACHINE = {
 }
 
 
-def notebook_at(path, cells):
-    nbformat.write(new_notebook(cells=[new_code_cell(cell) for cell in cells]), path)
+def cell(source, *tags, **more):
+    """A code cell, or a Markdown cell where the source begins with #."""
+    make = new_markdown_cell if source.startswith("# ") else new_code_cell
+    return make(source, metadata={"tags": list(tags)} if tags else {}, **more)
+
+
+def notebook_of(*cells):
+    return new_notebook(cells=[one if isinstance(one, dict) else cell(one) for one in cells])
+
+
+def notebook_at(path, *cells):
+    nbformat.write(notebook_of(*cells), path)
     return path
 
 
-class TestFingerprint:
-    def test_comments_docstrings_and_layout_do_not_count(self):
-        one = 'def f(a):\n    """Say."""\n    # why\n    return (a +\n        1)\n'
-        other = "def f(a): return a + 1"
-        assert canonical(ast.parse(one)) == canonical(ast.parse(other))
+def shown(one):
+    """What a cell shows, as one text."""
+    parts = [out.get("text") or out.get("data", {}).get("text/markdown") for out in one.outputs]
+    return "".join(filter(None, parts))
 
-    def test_code_counts(self):
-        assert canonical(ast.parse("f(1)")) != canonical(ast.parse("f(2)"))
-        assert canonical(ast.parse("f(a=1)")) != canonical(ast.parse("f(b=1)"))
 
-    def test_a_string_that_is_used_counts(self):
-        assert canonical(ast.parse('x = "a"')) != canonical(ast.parse('x = "b"'))
+def stamped(notebook):
+    """``notebook`` as recorded just now."""
+    stamp.put_facts(notebook, MACHINE, [MACHINE["date"]])
+    stamp.put(notebook)
+    return notebook
 
-    def test_cells_and_rungs_count(self):
-        assert fingerprint(["kv_cache"], CELLS) == fingerprint(
-            ["kv_cache"], [CELLS[0], "print( record )"]
-        )
-        assert fingerprint(["kv_cache"], CELLS) != fingerprint(["kv_cache"], CELLS[:1])
-        assert fingerprint(["kv_cache"]) != fingerprint(["naive"])
-        assert fingerprint(["kv_cache"]) != fingerprint(["expandable_segments"])
 
-    def test_the_rungs_of_a_notebook_are_those_that_its_code_names(self):
-        cells = ['a = "two_streams"', 'measure("naive"); b = "no rung"', "kv_cache = 1"]
-        assert rungs_named_in(cells) == ["naive", "two_streams"]
+class TestNames:
+    """Which cells a cell depends on."""
+
+    def behind(self, *sources):
+        return cells_behind([names_in(source) for source in sources])
 
     @pytest.mark.parametrize(
-        ("module", "matters"),
+        ("sources", "found"),
         [
-            ("worker.py", True),
-            ("loops/kv_cache.py", True),
-            ("loops/naive.py", False),
-            ("figures.py", False),
+            (["a = 1", "b = a", "c = 2", "print(b)"], [0, 1]),
+            (["a = 1", "a = 2", "print(a)"], [1]),
+            (["a = 1", "if b:\n    a = 2", "print(a)"], [0, 1]),
+            (["a = []", "a.append(1)", "print(a)"], [0, 1]),
+            (["a = {}", "a['b'].c = 1", "print(a)"], [0, 1]),
+            (["a = 1", "a += 1", "print(a)"], [0, 1]),
+            (["def f():\n    return a", "a = 1", "print(f())"], [0, 1]),
+            (["class A:\n    b = c", "A()"], [0]),
+            (["import a", "from a import b\nc = 1", "print(a, b)"], []),
+            (["a = 1", "def f(a):\n    return a\nf(2)"], []),
+            (["a = 1", "for a in range(3):\n    print(a)"], []),
+            (["a = 1", "a = 2\nprint(a)"], []),
+            (["a = 1", "with f() as a:\n    print(a)"], []),
+            (["a = 1", "[a for a in ()]"], []),
+            (["%pip install x\na = 1", "print(a)"], [0]),
         ],
     )
-    def test_a_page_grows_old_only_by_the_code_behind_it(
-        self, module, matters, tmp_path, monkeypatch
-    ):
-        import shutil
-
-        from decoding import fingerprint as at_work
-
-        copy = tmp_path / "decoding"
-        shutil.copytree(FOLDER, copy)
-        monkeypatch.setattr(at_work, "FOLDER", copy)
-        real = at_work.inspect.getfile
-        monkeypatch.setattr(
-            at_work.inspect, "getfile", lambda item: real(item).replace(str(FOLDER), str(copy))
-        )
-        before = fingerprint(["kv_cache"])
-        path = copy / module
-        path.write_text(path.read_text() + "\n\nADDED = 1\n")
-        assert (fingerprint(["kv_cache"]) != before) == matters
+    def test_they_are_told_by_the_names_that_it_reads(self, sources, found):
+        assert self.behind(*sources) == found
 
 
 class TestFreshness:
-    def test_unrecorded_fresh_stale(self, tmp_path):
-        path = notebook_at(tmp_path / "01.ipynb", ['print("naive")'])
-        assert recording.freshness(path) == "unrecorded"
-        recording.record(path, MACHINE)
-        assert recording.freshness(path) == "fresh"
-        notebook = nbformat.read(path, as_version=4)
-        notebook.cells.append(new_markdown_cell("More words do not make numbers old."))
-        nbformat.write(notebook, path)
-        assert recording.freshness(path) == "fresh"
-        notebook.cells[0].source = 'print("naive", 2)'
-        nbformat.write(notebook, path)
-        assert recording.freshness(path) == "stale"
+    CELLS = ('a = "kv_cache"', "b = 2", "print(a)", "# It is {eval}`a`.")
 
-    def test_the_stamp_says_on_what_and_when(self, tmp_path):
-        path = notebook_at(tmp_path / "01.ipynb", ["print(1 + 1)"])
-        recording.record(path, MACHINE)
+    def page(self, *cells):
+        notebook = notebook_of(*(cells or self.CELLS))
+        for one in notebook.cells:
+            store(one, dict.fromkeys(asked_in(one), "kv_cache"))
+        return stamped(notebook)
+
+    def test_what_was_stamped_is_fresh(self, tmp_path):
+        notebook = self.page()
+        assert stamp.examine(notebook) == ("fresh", [])
+        nbformat.write(notebook, tmp_path / "01.ipynb")
+        assert stamp.freshness(tmp_path / "01.ipynb") == "fresh"
+
+    def test_what_was_never_recorded(self):
+        assert stamp.examine(notebook_of(*self.CELLS)) == ("unrecorded", [])
+
+    @pytest.mark.parametrize(
+        "source",
+        ["a='kv_cache'  # why", "import os\na = (\n    'kv_cache')", "'said'\na = 'kv_cache'"],
+    )
+    def test_layout_comments_and_imports_do_not_count(self, source):
+        notebook = self.page()
+        notebook.cells[0].source = source
+        assert stamp.examine(notebook) == ("fresh", [])
+
+    def test_a_changed_cell_is_stale_and_so_are_those_that_depend_on_it(self):
+        notebook = self.page()
+        notebook.cells[0].source = 'a = "naive"'
+        state, cells = stamp.examine(notebook)
+        assert state == "stale"
+        assert cells == [notebook.cells[at].id for at in (0, 2, 3)]
+
+    def test_a_cell_that_is_gone_or_new(self):
+        notebook = self.page()
+        first = notebook.cells.pop(0)
+        assert stamp.examine(notebook) == ("stale", [one.id for one in notebook.cells[1:]])
+        notebook.cells.insert(0, first)
+        notebook.cells.append(new_code_cell("c = 3"))
+        assert stamp.examine(notebook) == ("stale", [notebook.cells[-1].id])
+
+    @pytest.mark.parametrize("names", ["'kv_cache'", "RUNGS"])
+    def test_a_loop_that_changed_counts_where_it_is_named(self, names, monkeypatch):
+        notebook = self.page(f"a = {names}", "b = 'no rung'", "print(a)", "# {eval}`a`")
+        changed = {"kv_cache": "new"}
+        monkeypatch.setattr(
+            stamp, "fingerprint", lambda rungs: "".join(changed.get(one, one) for one in rungs)
+        )
+        stamp.put(notebook)
+        changed["kv_cache"] = "newer"
+        assert stamp.examine(notebook) == ("stale", [notebook.cells[at].id for at in (0, 2, 3)])
+
+    def test_a_conclusion_that_changed_counts_where_it_is_drawn(self, tmp_path, monkeypatch):
+        module = tmp_path / "results.py"
+        module.write_text("def f():\n    return g()\n\n\ndef g():\n    return 1\n")
+        monkeypatch.setattr(stamp, "RESULTS", module)
+        notebook = self.page(
+            "results.f()", "results.h()", "a = 1", "# {eval}`results.g()`, {eval}`a`"
+        )
+        module.write_text(module.read_text().replace("1", "2") + "\n\nH = 1\n")
+        assert stamp.examine(notebook) == ("stale", [notebook.cells[at].id for at in (0, 3)])
+
+    def test_outputs_that_were_not_recorded(self):
+        notebook = self.page()
+        notebook.cells[2].outputs = [new_output("stream", text="from Jupyter")]
+        assert stamp.examine(notebook) == ("edited", [notebook.cells[2].id])
+
+    def test_outputs_that_are_gone(self):
+        notebook = notebook_of("print(1)")
+        notebook.cells[0].outputs = [new_output("stream", text="1")]
+        stamped(notebook)
+        notebook.cells[0].outputs = []
+        assert stamp.examine(notebook)[0] == "edited"
+
+    def test_counts_of_executions_do_not_matter(self):
+        notebook = notebook_of("1 + 1")
+        notebook.cells[0].outputs = [
+            new_output("execute_result", {"text/plain": "2"}, execution_count=1)
+        ]
+        stamped(notebook)
+        notebook.cells[0].outputs[0].execution_count = notebook.cells[0].execution_count = 7
+        assert stamp.examine(notebook)[0] == "fresh"
+
+    def test_inline_values_that_were_not_recorded(self):
+        notebook = self.page()
+        store(notebook.cells[3], {"a": "naive"})
+        assert stamp.examine(notebook) == ("edited", [notebook.cells[3].id])
+
+    def test_words_may_change_and_new_values_need_a_run(self):
+        notebook = self.page()
+        notebook.cells[3].source = "# They are {eval}`a`."
+        assert stamp.examine(notebook) == ("fresh", [])
+        notebook.cells[3].source = "# They are {eval}`b`."
+        assert stamp.examine(notebook) == ("stale", [notebook.cells[3].id])
+
+    def test_a_kept_cell_keeps_its_stamp(self):
+        notebook = self.page()
+        notebook.cells[1].source = "b = 3"
+        stamp.put(notebook, kept={notebook.cells[1].id})
+        assert stamp.examine(notebook) == ("stale", [notebook.cells[1].id])
+        stamp.put(notebook)
+        assert stamp.examine(notebook) == ("fresh", [])
+
+    def test_the_cell_that_installs_the_package_does_not_count(self):
+        notebook = self.page()
+        copies.set_up(notebook, "https://example.org/book")
+        assert len(notebook.cells) == 5
+        assert stamp.examine(notebook) == ("fresh", [])
+
+    def test_the_line_tells_what_is_wrong(self):
+        recorded = self.page().metadata["recorded"]
+        lines = {state: stamp.line(recorded, state) for state in ("fresh", "stale", "edited")}
+        assert len(set(lines.values())) == 3
+        assert all("a GPU" in line and "23 November 2026" in line for line in lines.values())
+        assert stamp.line(None, "unrecorded") not in lines.values()
+
+    def test_the_line_tells_the_days(self):
+        notebook = self.page()
+        stamp.put_facts(notebook, MACHINE, ["2026-11-20T01:00:00Z", MACHINE["date"]], waiting=1)
+        assert "20 to 23 November 2026" in stamp.line(notebook.metadata["recorded"], "fresh")
+
+
+class TestInlineValues:
+    def test_they_take_the_place_of_their_roles(self):
+        one = new_markdown_cell(
+            "**{eval}`ratio(a)`**, {eval}`` f`x` ``, {eval}`no`.\n| {eval}`b` |"
+        )
+        assert asked_in(one) == ["ratio(a)", "f`x`", "no", "b"]
+        store(one, {"ratio(a)": "×2.4", "f`x`": "'in quotes'", "b": "a*b_c 1 ms"})
+        assert filled(one) == "**×2.4**, in quotes, –.\n| a\\*b\\_c 1\u00a0ms |"
+
+    def test_they_are_stored_as_jupyterlab_myst_does(self):
+        one = new_markdown_cell("{eval}`a`")
+        store(one, {"a": "1"})
+        (kept,) = one.metadata[KEY]
+        assert kept["expression"] == "a"
+        assert kept["result"]["status"] == "ok"
+        assert kept["result"]["data"] == {"text/plain": "1"}
+        assert stored_in(one) == {"a": "1"}
+        store(one, {})
+        assert KEY not in one.metadata
+
+    def test_the_book_reads_values_and_figures_and_no_empty_cells(self):
+        from decoding.drawing import ladder
+
+        figure = ladder([made_up()], "A figure")._repr_mimebundle_()
+        explorer = figure | {"text/html": "<b>kept</b>"}
+        notebook = notebook_of(
+            "# {eval}`a`", "draw()", "explore()", cell("claim()", "remove-input")
+        )
+        store(notebook.cells[0], {"a": "1"})
+        for one, data in zip(notebook.cells[1:], (figure, explorer)):
+            one.outputs = [new_output("display_data", data)]
+        read = reading.read(nbformat.writes(notebook)).cells
+        assert [one.source for one in read] == ["# 1", "draw()", "explore()"]
+        drawn, explored = (one.outputs[0].data for one in read[1:])
+        assert drawn["text/html"].startswith("<figure")
+        assert "image/svg+xml" not in drawn
+        assert explored["text/html"] == "<b>kept</b>"
+
+
+class TestRecording:
+    def test_it_keeps_what_cells_and_sentences_show_and_says_where_and_when(self, tmp_path):
+        path = notebook_at(
+            tmp_path / "01.ipynb",
+            "import sys\na = 2\nprint(a)\nprint('x', file=sys.stderr)",
+            "# It is {eval}`a`, then {eval}`a`.",
+            "a = 3",
+            "# Now {eval}`a`.",
+        )
+        execute.record(path, MACHINE)
         notebook = nbformat.read(path, as_version=4)
+        assert [out["name"] for out in notebook.cells[0].outputs] == ["stdout"]
+        assert shown(notebook.cells[0]) == "2\n"
+        assert [stored_in(notebook.cells[at]) for at in (1, 3)] == [{"a": "2"}, {"a": "3"}]
         assert notebook.metadata["recorded"]["gpu"] == "a GPU"
         assert notebook.metadata["recorded"]["date"] == MACHINE["date"]
-        assert notebook.cells[0].outputs[0].text == "2\n"
+        assert len(notebook.cells) == 4
+        assert stamp.freshness(path) == "fresh"
 
-    def test_a_notebook_that_fails_is_left_as_it_was(self, tmp_path):
-        path = notebook_at(tmp_path / "01.ipynb", ["print(1)", "1 / 0"])
+    @pytest.mark.parametrize(
+        ("last", "reason"),
+        [
+            ("1 / 0", "ZeroDivisionError"),
+            ("# A typo: {eval}`b`.", "b cannot be evaluated"),
+            (
+                "from IPython.display import display\n"
+                "display({'text/plain': 'x'}, raw=True, metadata={'claim': 'c', 'holds': False})",
+                "claim c does not hold",
+            ),
+        ],
+    )
+    def test_a_page_that_would_not_be_true_is_left_as_it_was(self, last, reason, tmp_path, capsys):
+        path = notebook_at(tmp_path / "01.ipynb", "print(1)", last)
         before = path.read_bytes()
-        with pytest.raises(Exception, match="ZeroDivisionError"):
-            recording.record(path, MACHINE)
+        assert execute._each([path], "recorded", lambda one: execute.record(one, MACHINE)) == 1
+        assert reason in capsys.readouterr().err
         assert path.read_bytes() == before
         assert [item.name for item in tmp_path.iterdir()] == ["01.ipynb"]
 
-    OLDER = (
-        "import decoding.chapter\n"
-        "decoding.chapter.machines_read.append({'date': '2026-11-20T12:00:00Z'})"
-    )
-
-    def test_the_stamp_tells_since_when_the_records_are(self, tmp_path):
-        path = notebook_at(tmp_path / "01.ipynb", [self.OLDER])
-        recording.record(path, MACHINE)
-        notebook = nbformat.read(path, as_version=4)
-        assert notebook.metadata["recorded"]["since"] == "2026-11-20T12:00:00Z"
-        assert notebook.metadata["recorded"]["date"] == MACHINE["date"]
-        assert len(notebook.cells) == 1, "the cell that asks is gone"
-
-    def test_what_went_to_stderr_is_not_kept(self, tmp_path):
-        path = notebook_at(
-            tmp_path / "01.ipynb", ["import sys; print('x', file=sys.stderr); print('y')"]
+    def test_the_kernel_has_the_settings_and_tells_which_records_were_shown(self, tmp_path):
+        notebook = notebook_of(
+            "from decoding.measuring import NotMeasured\n"
+            "from decoding.pages import Chapter\n"
+            "mine = Chapter('02')",
+            "print(mine.shelf.sitting.reuse_days, mine.shelf.folder)\n"
+            "mine.shelf.shown.append({'date': 'then'})",
+            "raise NotMeasured('Out of memory.')",
         )
-        recording.record(path, MACHINE)
-        outputs = nbformat.read(path, as_version=4).cells[0].outputs
-        assert [output["name"] for output in outputs] == ["stdout"]
+        sitting = {"reuse_days": 3, "folder": tmp_path / "kept"}
+        ran = run_cells(notebook, tmp_path / "01.ipynb", sitting, allow_errors=True)
+        assert shown(notebook.cells[1]) == f"3.0 {tmp_path / 'kept'}\n"
+        assert ran.shown == [{"date": "then"}]
+        (error,) = notebook.cells[2].outputs
+        assert error.ename == "NotMeasured"
+        assert error.traceback == ["Out of memory."], "the sentence alone"
+
+    def test_a_page_tells_since_when_its_records_are(self, tmp_path, monkeypatch):
+        ran = Ran([MACHINE | {"date": "2026-11-20T12:00:00Z"}], {})
+        monkeypatch.setattr(execute, "execute", lambda *_: ran)
+        path = notebook_at(tmp_path / "01.ipynb", "1")
+        execute.record(path, MACHINE)
+        recorded = nbformat.read(path, as_version=4).metadata["recorded"]
+        assert (recorded["since"][:10], recorded["date"]) == ("2026-11-20", MACHINE["date"])
 
     def test_recording_needs_a_gpu(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(recording, "machine", lambda: {"device": "cpu"})
+        monkeypatch.setattr(execute, "machine", lambda: {"device": "cpu"})
         with pytest.raises(SystemExit, match="needs a CUDA GPU"):
-            recording.record_notebooks(tmp_path)
+            execute.record_notebooks(tmp_path)
 
     def test_a_name_that_fits_no_notebook(self, tmp_path):
-        notebook_at(tmp_path / "01_naive.ipynb", ["1"])
+        notebook_at(tmp_path / "01_naive.ipynb", "1")
         with pytest.raises(SystemExit, match="01_naive"):
-            recording.notebooks(tmp_path, ["9"])
-        assert [path.name for path in recording.notebooks(tmp_path, ["01"])] == ["01_naive.ipynb"]
+            notebooks(tmp_path, ["9"])
+        assert [path.name for path in notebooks(tmp_path, ["01"])] == ["01_naive.ipynb"]
+
+
+def without_kernel(notebook, path, sitting=None, allow_errors=False):
+    """Do what ``kernel.execute`` does, in this process and in no time."""
+    names, failed = {}, {}
+    for one in notebook.cells:
+        if one.cell_type == "code":
+            printed = io.StringIO()
+            one.outputs, one.execution_count = [], 1
+            try:
+                with redirect_stdout(printed):
+                    exec(one.source, names)
+            except Exception as error:
+                said = {"ename": type(error).__name__, "evalue": str(error), "traceback": []}
+                one.outputs = [new_output("error", **said)]
+            if printed.getvalue():
+                one.outputs.insert(0, new_output("stream", text=printed.getvalue()))
+            continue
+        values = {}
+        for asked in asked_in(one):
+            try:
+                values[asked] = repr(eval(asked, names))
+            except Exception as error:
+                values[asked] = MISSING
+                failed[one.id, asked] = str(error)
+        store(one, values)
+    return Ran([], failed)
 
 
 class TestRedrawing:
     """From the book's records: their numbers, no measurement, and no failure passed over."""
 
-    MISSING = "class NotRecorded(LookupError): pass\nraise NotRecorded('no race')"
+    @pytest.fixture(autouse=True)
+    def quick(self, monkeypatch):
+        monkeypatch.setattr(execute, "execute", without_kernel)
 
-    def redrawn(self, tmp_path, cells, earlier=()):
-        path = notebook_at(tmp_path / "01.ipynb", cells)
-        notebook = nbformat.read(path, as_version=4)
-        for cell, text in zip(notebook.cells, earlier):
-            cell.outputs = [nbformat.v4.new_output("stream", text=text)] if text else []
-            cell.execution_count = 1
+    MISSING = "class NotRecorded(LookupError): pass\nraise NotRecorded('no race')\nraced = 1"
+
+    def redrawn(self, tmp_path, *cells, earlier=(), change=None):
+        """Redraw a page whose code cells have shown ``earlier``, after ``change`` to it."""
+        path = tmp_path / "01.ipynb"
+        notebook = notebook_of(*cells)
+        code = [one for one in notebook.cells if one.cell_type == "code"]
+        for one, text in zip(code, earlier):
+            one.outputs = [new_output("stream", text=text)] if text else []
+            one.execution_count = 1
+        for one in notebook.cells:
+            store(one, dict.fromkeys(asked_in(one), "measured"))
+        stamped(notebook).metadata["recorded"]["seconds"] = 42
+        if change:
+            change(notebook)
         nbformat.write(notebook, path)
-        recording.redraw(path)
-        return path, nbformat.read(path, as_version=4)
+        execute.redraw(path)
+        return nbformat.read(path, as_version=4)
 
     def test_what_waits_for_a_gpu_says_so_and_the_rest_is_drawn(self, tmp_path):
-        cells = [self.MISSING, "print(raced)", "print('drawn')"]
-        path, notebook = self.redrawn(tmp_path, cells)
-        shown = [cell.outputs[0] for cell in notebook.cells]
-        assert [one.get("data", {}).get("text/markdown") for one in shown[:2]] == [
-            recording.WAITING,
-            recording.WAITING,
-        ]
-        assert shown[2].text == "drawn\n"
+        notebook = self.redrawn(tmp_path, self.MISSING, "print(raced)", "print('drawn')")
+        assert [shown(one) for one in notebook.cells] == [WAITING, WAITING, "drawn\n"]
         assert notebook.metadata["recorded"]["waiting"] == 2
-        assert recording.freshness(path) == "fresh"
+        assert stamp.examine(notebook)[0] == "fresh"
 
     def test_what_a_gpu_has_shown_stays(self, tmp_path):
-        _, notebook = self.redrawn(tmp_path, [self.MISSING, "print(2)"], ["measured", "old"])
-        assert [cell.outputs[0].text for cell in notebook.cells] == ["measured", "2\n"]
+        cells = (self.MISSING, "print(2)", "assert raced", "# {eval}`raced`, {eval}`1 + 1`")
+        notebook = self.redrawn(tmp_path, *cells, earlier=["measured", "old", ""])
+        assert [shown(one) for one in notebook.cells[:3]] == ["measured", "2\n", ""]
+        assert stored_in(notebook.cells[3]) == {"raced": "measured", "1 + 1": "2"}
         assert notebook.metadata["recorded"]["waiting"] == 0
-
-    def test_what_ran_on_a_gpu_and_said_nothing_does_not_wait(self, tmp_path):
-        cells = [self.MISSING, "assert raced"]
-        _, notebook = self.redrawn(tmp_path, cells, ["measured", ""])
-        assert notebook.cells[1].outputs == []
-        assert notebook.metadata["recorded"]["waiting"] == 0
-
-    def test_what_was_measured_on_the_spot_stays(self, tmp_path):
-        path = notebook_at(tmp_path / "01.ipynb", ["print(1)", "print(2)"])
-        notebook = nbformat.read(path, as_version=4)
-        for cell in notebook.cells:
-            cell.outputs = [nbformat.v4.new_output("stream", text="recorded")]
-            cell.execution_count = 1
-        notebook.cells[0].metadata["tags"] = [recording.ON_THE_SPOT]
-        notebook.metadata["recorded"] = {"seconds": 42, "hash": "old"}
-        nbformat.write(notebook, path)
-        recording.redraw(path)
-        notebook = nbformat.read(path, as_version=4)
-        assert [cell.outputs[0].text for cell in notebook.cells] == ["recorded", "2\n"]
         assert notebook.metadata["recorded"]["seconds"] == 42
+        assert stamp.examine(notebook) == ("fresh", [])
 
-    def test_a_page_tells_the_days_of_the_records_that_it_reads_itself(self, tmp_path):
-        read = (
-            "from decoding import chapter\n"
-            "from decoding.worker import machine\n"
-            "for day in ('03', '01', '02'):\n"
-            "    chapter.machines_read.append(machine() | {'date': f'2026-11-{day}T12:00:00Z'})"
-        )
-        _, notebook = self.redrawn(tmp_path, [read])
-        stamp = notebook.metadata["recorded"]
-        assert (stamp["since"][:10], stamp["date"][:10]) == ("2026-11-01", "2026-11-03")
+    @pytest.fixture
+    def spot(self):
+        """Cells of which the first measures on the spot."""
+        return cell("a = 1\nprint(a)", "on-the-spot"), "print(a)", "print(2)", "# {eval}`a`"
 
-    def test_what_waits_goes_on_waiting(self, tmp_path):
-        path, _ = self.redrawn(tmp_path, [self.MISSING])
-        recording.redraw(path)
-        notebook = nbformat.read(path, as_version=4)
-        assert recording.is_waiting(notebook.cells[0])
-        assert notebook.metadata["recorded"]["waiting"] == 1
+    def test_what_was_measured_on_the_spot_stays_and_so_does_what_it_gave(self, spot, tmp_path):
+        notebook = self.redrawn(tmp_path, *spot, earlier=["measured"] * 3)
+        assert [shown(one) for one in notebook.cells[:3]] == ["measured", "measured", "2\n"]
+        assert stored_in(notebook.cells[3]) == {"a": "measured"}
+        assert stamp.examine(notebook) == ("fresh", [])
 
-    def test_the_stamp_is_that_of_the_records(self, tmp_path):
-        from decoding.chapter import machine_of_the_book
+    def test_what_was_never_measured_on_the_spot_waits(self, spot, tmp_path):
+        notebook = self.redrawn(tmp_path, *spot)
+        assert [shown(one) for one in notebook.cells[:3]] == [WAITING, WAITING, "2\n"]
 
-        _, notebook = self.redrawn(tmp_path, ["1"])
-        stamp, machine = notebook.metadata["recorded"], machine_of_the_book()
-        assert machine["device"] == "cuda"
-        assert {key: stamp[key] for key in recording.STAMPED} == {
-            key: machine[key] for key in recording.STAMPED
-        }
+    def test_redrawing_makes_no_stale_cell_fresh(self, spot, tmp_path):
+        def change(notebook):
+            notebook.cells[0].source = "a = 5\nprint(a)"
 
-    @pytest.mark.parametrize("cells", [["1 / 0"], ["print(raced)"], [MISSING, "assert False"]])
-    def test_any_other_failure_leaves_the_notebook_as_it_was(self, tmp_path, cells):
-        path = notebook_at(tmp_path / "01.ipynb", cells)
-        before = path.read_bytes()
-        with pytest.raises(recording.CellExecutionError):
-            recording.redraw(path)
-        assert path.read_bytes() == before
+        notebook = self.redrawn(tmp_path, *spot, earlier=["measured"] * 3, change=change)
+        ids = [one.id for one in notebook.cells]
+        assert shown(notebook.cells[0]) == "measured"
+        assert stamp.examine(notebook) == ("stale", [ids[0], ids[1], ids[3]])
 
-    def test_a_chapter_shows_the_books_records_and_measures_nothing(self, monkeypatch):
-        from decoding import chapter, measurement
+    def test_redrawing_makes_nothing_from_elsewhere_the_gpus(self, spot, tmp_path):
+        def change(notebook):
+            notebook.cells[0].outputs = [new_output("stream", text="a CPU's")]
+            store(notebook.cells[3], {"a": "a CPU's"})
 
-        monkeypatch.setenv("DECODING_REDRAWING", "1")
-        monkeypatch.setattr(measurement, "run_task", None)
-        at_work = chapter.Chapter("01")
-        record = at_work.measure("naive")
-        assert record["machine"]["gpu"] == at_work.machine["gpu"]
-        assert record["workload"]["batch_size"] == at_work.batched.batch_size
-        with pytest.raises(chapter.NotRecorded, match="no record race_none.json"):
-            at_work.race("none", {"a": {"rung": "naive"}})
+        notebook = self.redrawn(tmp_path, *spot, earlier=["measured"] * 3, change=change)
+        ids = [one.id for one in notebook.cells]
+        assert stamp.examine(notebook) == ("edited", [ids[0], ids[3]])
 
+    def test_a_page_tells_the_days_of_what_it_kept(self, spot, tmp_path):
+        def change(notebook):
+            notebook.metadata["recorded"] |= {"since": "2026-01-01T00:00:00Z"}
 
-class TestReuse:
-    """How old a record may be that is shown in place of measuring."""
+        notebook = self.redrawn(tmp_path, *spot, earlier=["measured"] * 3, change=change)
+        assert notebook.metadata["recorded"]["since"] == "2026-01-01T00:00:00Z"
 
     @pytest.mark.parametrize(
-        ("days", "hours", "recent"),
-        [(None, 5, True), (None, 7, False), (2, 30, True), (2, 50, False)],
+        "cells",
+        [
+            ["raise RuntimeError('Found no NVIDIA driver for CUDA')"],
+            [MISSING, "print(never_defined)"],
+            ["raced = 1", MISSING, "1 / 0"],
+        ],
     )
-    def test_a_record_is_recent_for_six_hours_or_as_long_as_is_said(
-        self, days, hours, recent, monkeypatch
-    ):
-        from datetime import UTC, datetime, timedelta
+    def test_any_other_failure_stops_it(self, cells, tmp_path):
+        with pytest.raises(CellExecutionError):
+            self.redrawn(tmp_path, *cells, earlier=["measured"] * 3)
 
-        from decoding import chapter
-
-        monkeypatch.delenv("DECODING_REUSE_DAYS", raising=False)
-        if days:
-            monkeypatch.setenv("DECODING_REUSE_DAYS", str(days))
-        at_work = chapter.Chapter("01")
-        made = datetime.now(UTC) - timedelta(hours=hours)
-        kept = at_work.machine | {"date": made.strftime("%Y-%m-%dT%H:%M:%SZ")}
-        assert at_work._is_recent(kept) == recent
-        assert not at_work._is_recent(kept | {"gpu": "another one"})
-
-    def test_the_shell_passes_it_on_to_the_notebook(self, tmp_path, monkeypatch):
-        from decoding.__main__ import main
-
-        path = notebook_at(
-            tmp_path / "01.ipynb", ["import os; print(os.environ['DECODING_REUSE_DAYS'])"]
-        )
-        monkeypatch.setattr(recording, "machine", lambda: MACHINE)
-        assert main(["record", "01", "--reuse-days", "3", "--folder", str(tmp_path)]) == 0
-        assert nbformat.read(path, as_version=4).cells[0].outputs[0].text == "3.0\n"
+    def test_a_value_that_fails_for_no_such_reason_stops_it(self, tmp_path):
+        with pytest.raises(execute.FalsePage, match="nothing cannot"):
+            self.redrawn(tmp_path, self.MISSING, "# {eval}`nothing`")
 
 
-class TestSetupCell:
-    """The first cell of a notebook: it matters where there is no clone of the book."""
+class TestRunning:
+    def test_copies_say_what_is_missing_and_go_on(self, tmp_path):
+        raised = "class NotMeasured(Exception): pass\nraise NotMeasured('Out of memory.')\na = 1"
+        path = tmp_path / "01.ipynb"
+        cells = raised, "print(a)", "print(1)", "# {eval}`a`"
+        nbformat.write(stamped(notebook_of(*cells)), path)
+        before = path.read_bytes()
+        assert execute.run_notebooks(tmp_path, target=tmp_path / "run") == 0
+        notebook = nbformat.read(tmp_path / "run" / "01.ipynb", as_version=4)
+        first, second, third = (shown(one) for one in notebook.cells[:3])
+        assert "Not shown: Out of memory." in first
+        assert "it needs the part above" in second
+        assert third == "1\n"
+        assert stored_in(notebook.cells[3]) == {"a": "–"}
+        assert "recorded" not in nbformat.writes(notebook)
+        assert path.read_bytes() == before
 
-    ADDRESS = "https://github.com/someone/a-book-with-quite-a-long-name-of-its-own"
-
-    def run_outside(self, source, folder, monkeypatch):
-        """Run the cell in ``folder`` as if the package were not installed; return what it asked for."""
-        asked = []
-
-        class Shell:
-            def system(self, command):
-                asked.append(command)
-                subprocess.run(["git", "clone", "-q", str(ROOT), command.split()[-1]], check=True)
-
-            def run_line_magic(self, name, line):
-                asked.append(f"%{name} {line}")
-
-        monkeypatch.chdir(folder)
-        monkeypatch.setattr(sys, "path", list(sys.path))
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-        exec(source, {"get_ipython": Shell})
-        return asked
-
-    def test_elsewhere_it_fetches_the_book_and_installs_what_it_needs(self, tmp_path, monkeypatch):
-        source = recording.setup_source(self.ADDRESS)
-        (tmp_path / "content").mkdir()
-        asked = self.run_outside(source, tmp_path / "content", monkeypatch)
-        assert asked == [
-            f"git clone --quiet --depth 1 {self.ADDRESS} token-by-token",
-            "%pip install --quiet ./token-by-token",
-        ]
-        assert (Path(sys.path[0]) / "decoding" / "__init__.py").exists()
-        assert (tmp_path / "content" / "token-by-token" / "pyproject.toml").exists()
-
-    def test_in_a_clone_it_finds_the_package_without_fetching(self, monkeypatch):
-        source = recording.setup_source(self.ADDRESS)
-        assert self.run_outside(source, ROOT / "notebooks", monkeypatch) == []
-        assert Path(sys.path[0]) == ROOT / "src"
-
-    def test_without_an_address_it_says_how_to_get_the_package(self, tmp_path, monkeypatch):
-        (tmp_path / "content").mkdir()
-        with pytest.raises(ModuleNotFoundError, match="make lab"):
-            self.run_outside(recording.setup_source(), tmp_path / "content", monkeypatch)
-
-    def test_the_address_is_written_into_every_notebook_and_leaves_it_fresh(self, tmp_path):
-        path = notebook_at(tmp_path / "01.ipynb", ["pass", "print(1)"])
-        notebook = nbformat.read(path, as_version=4)
-        notebook.cells[0].metadata["tags"] = [recording.SETUP]
-        nbformat.write(notebook, path)
-        recording.redraw(path)
-        configuration = tmp_path / "_config.yml"
-        configuration.write_text(f"repository:\n  url: {self.ADDRESS}\n", encoding="utf-8")
-        recording.write_address(tmp_path, configuration)
-        cell = nbformat.read(path, as_version=4).cells[0]
-        assert self.ADDRESS in cell.source
-        assert max(map(len, cell.source.split("\n"))) <= 100
-        assert recording.freshness(path) == "fresh"
-
-
-class TestEvidence:
-    """A small experiment is run once, kept as a record, and shown from it."""
-
-    tries = 0
-
-    def find(self):
-        self.tries += 1
-        return {"here": [1, 2]}
-
-    def test_it_is_found_once_and_kept(self, tmp_path, monkeypatch):
-        from decoding import chapter
-
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-        monkeypatch.setenv("DECODING_RECORDS", str(tmp_path))
-        monkeypatch.setattr(chapter.Chapter, "_is_recent", lambda *_: True)
-        for _ in range(2):
-            assert chapter.Chapter("07").evidence("small", self.find) == {"here": [1, 2]}
-        assert self.tries == 1
-        assert (tmp_path / "small.json").exists()
-
-    def test_the_book_shows_what_was_found_on_its_gpu(self, monkeypatch):
-        from decoding import chapter, hazards
-
-        monkeypatch.setenv("DECODING_REDRAWING", "1")
-        found = chapter.Chapter("07").evidence("hazards", hazards.provoke)
-        assert all(0 <= bare <= 20 and waited == 0 for bare, waited in found.values())
-
-
-class TestFailedMeasurement:
-    """Out of memory is a row on the page, and the notebook goes on."""
-
-    CELLS = (
-        "from decoding import measurement\n"
-        "from decoding.chapter import Chapter\n"
-        "from decoding.records import failed\n"
-        "chapter = Chapter('01')\n"
-        "def run_task(task, environment, rung, workload, options):\n"
-        "    variant = measurement.describe_variant(rung, measurement.Workload(**workload))\n"
-        "    machine = {'device': 'cpu', 'date': '2026-11-25T00:00:00Z'}\n"
-        "    return failed(rung, 'naive', variant, workload, machine, 'Out of GPU memory.')\n"
-        "measurement.run_task = run_task",
-        "record = chapter.measure('naive')",
-        "from decoding import figures\nfigures.table([record])",
-        "median = figures.per_token(record)['median']",
-        "print(median)",
-        "print('further on')",
-    )
-
-    def test_the_copy_says_what_is_missing_and_goes_on(self, tmp_path, monkeypatch):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-        monkeypatch.setenv("DECODING_RECORDS", str(tmp_path / "records"))
-        notebook_at(tmp_path / "01.ipynb", self.CELLS)
-        assert recording.run_notebooks(tmp_path, target=tmp_path / "run") == 0
-        cells = nbformat.read(tmp_path / "run" / "01.ipynb", as_version=4).cells
-        shown = [nbformat.v4.writes(new_notebook(cells=[cell])) for cell in cells]
-        assert "Not measured: naive at batch 2: Out of GPU memory." in shown[1]
-        assert "Out of GPU memory." in cells[2].outputs[0].data["text/html"]
-        assert "Not shown: naive at batch 2: Out of GPU memory." in shown[3]
-        assert "Not shown: it needs the part above" in shown[4]
-        assert cells[5].outputs[0].text == "further on\n"
-
-    def test_any_other_failure_still_stops_it(self, tmp_path):
-        notebook_at(tmp_path / "01.ipynb", ["1 / 0"])
-        assert recording.run_notebooks(tmp_path, target=tmp_path / "run") == 1
+    def test_any_other_failure_stops_it(self, tmp_path):
+        notebook_at(tmp_path / "01.ipynb", "1 / 0")
+        assert execute.run_notebooks(tmp_path, target=tmp_path / "run") == 1
         assert not (tmp_path / "run" / "01.ipynb").exists()
 
+    @pytest.fixture
+    def ctrl_c(self):
+        """Let Ctrl-C interrupt Python also where the tests run in the background of a shell."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
 
-class TestStudentCopies:
+    def test_ctrl_c_ends_in_one_sentence(self, ctrl_c, tmp_path, capsys):
+        begun = tmp_path / "begun"
+        source = f"open({str(begun)!r}, 'w')\nimport time\ntime.sleep(60)"
+        notebook_at(tmp_path / "01.ipynb", source)
+
+        def interrupt():
+            while not begun.exists():
+                time.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=interrupt, daemon=True).start()
+        assert execute.run_notebooks(tmp_path, target=tmp_path / "run") == 130
+        last = capsys.readouterr().err.rstrip().split("\n")[-1]
+        assert last == "01.ipynb: interrupted, left as it was."
+
+
+class TestShelf:
+    """A recent record, or a new one."""
+
+    def shelf(self, folder, **settings):
+        return Shelf(Sitting(folder=str(folder), **settings))
+
+    def measured(self, **machine):
+        self.times = getattr(self, "times", 0) + 1
+        return {"machine": machines_here() | machine}
+
+    def test_a_record_is_made_once_and_read_while_it_is_recent(self, tmp_path):
+        one = self.shelf(tmp_path)
+        for _ in range(2):
+            found = one.recent_or("a.json", ["naive"], self.measured)
+        assert self.times == 1
+        assert one.shown == [found["machine"]] * 2
+        old = load(tmp_path / "a.json")
+        old["machine"]["date"] = "2020-01-01T00:00:00Z"
+        save(old, tmp_path / "a.json")
+        one.recent_or("a.json", ["naive"], self.measured)
+        assert self.times == 2
+        save(old, tmp_path / "a.json")
+        self.shelf(tmp_path, reuse_days=1e5).recent_or("a.json", ["naive"], self.measured)
+        assert self.times == 2
+
+    @pytest.mark.parametrize("change", ["code", "torch", "asked"])
+    def test_one_that_does_not_fit_is_made_anew(self, change, tmp_path):
+        one = self.shelf(tmp_path)
+        kept = one.recent_or("a.json", ["naive"], self.measured, asked="this")
+        if change == "asked":
+            kept["asked"] = "that"
+        else:
+            kept["machine"][change] = "another"
+        save(kept, tmp_path / "a.json")
+        one.recent_or("a.json", ["naive"], self.measured, asked="this")
+        assert self.times == 2
+
+    def test_while_redrawing_nothing_is_measured(self, tmp_path):
+        self.shelf(tmp_path).recent_or("a.json", ["naive"], self.measured)
+        book = self.shelf(tmp_path, redraw=True)
+        book.recent_or("a.json", ["naive"], None)
+        with pytest.raises(NotRecorded):
+            book.recent_or("b.json", ["naive"], None)
+        with pytest.raises(NotRecorded):
+            book.recent_or("a.json", ["naive"], None, asked="something else")
+
+    def test_a_copy_without_the_book_says_where_its_records_are(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(machines, "BOOK_RECORDS", tmp_path / "nowhere")
+        with pytest.raises(FileNotFoundError, match="clone"):
+            Shelf(Sitting(redraw=True))
+
+
+def machines_here():
+    return measuring.machine.machine() | {"date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+class TestChapter:
+    @pytest.fixture
+    def chapter(self, tmp_path, capsys):
+        return Chapter("02", Sitting(folder=str(tmp_path)))
+
+    @pytest.fixture
+    def on_a_gpu(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(shelf, "machine", lambda: MACHINE)
+        monkeypatch.setattr(machines, "_dtype_of_this_gpu", lambda: "bfloat16")
+        return Chapter("02", Sitting(folder=str(tmp_path)))
+
+    def test_without_a_gpu_it_runs_small(self, chapter):
+        assert not chapter.on_gpu
+        assert chapter.device == "cpu"
+        assert chapter.batched.model == chapter.single.model == "gpt2-tiny"
+
+    def test_while_redrawing_it_has_the_books_workloads_and_no_device(self, monkeypatch):
+        monkeypatch.setattr(chapters.torch.cuda, "is_available", lambda: False)
+        chapter = Chapter("02", Sitting(redraw=True))
+        assert (chapter.batched.batch_size, chapter.batched.new_tokens) == (32, 512)
+        assert (chapter.single.batch_size, chapter.single.new_tokens) == (1, 256)
+        with pytest.raises(NeedsGpu):
+            _ = chapter.device
+
+    @pytest.mark.parametrize("raises", [True, False])
+    def test_a_measurement_that_fails_is_a_record_of_nan(
+        self, raises, chapter, monkeypatch, capsys
+    ):
+        def failing(rung, workload, **_):
+            if raises:
+                raise MeasurementError("Out of memory.")
+            variant = measuring.describe_variant(rung, workload)
+            return Record.failed(
+                rung, "naive", variant, vars(workload), machines_here(), "Out of memory."
+            )
+
+        monkeypatch.setattr(measuring, "measure", failing)
+        record = chapter.measure("naive")
+        assert record.error == "Out of memory."
+        assert not record.ms > 0
+        assert not record.ms <= 0
+
+    def test_a_race_that_fails_has_records_of_nan(self, chapter, monkeypatch):
+        def failing(*_, **__):
+            raise MeasurementError("Out of memory.")
+
+        monkeypatch.setattr(measuring, "race", failing)
+        found = chapter.race("a", {"x": {"rung": "naive"}, "y": {"rung": "kv_cache"}})["results"]
+        assert list(found) == ["x", "y"]
+        assert all(one.error and one.ms != one.ms for one in found.values())
+
+    def test_what_needs_a_gpu_is_the_books_elsewhere(self, chapter):
+        kept = chapter.trace("pipeline", {"check": {"rung": "compiled"}})
+        assert "check" in kept
+        assert chapter.evidence("hazards", provoke)
+        assert chapter.allocations("naive")["events"]
+        assert len(chapter.shelf.shown) == 3
+        assert all(one["device"] == "cuda" for one in chapter.shelf.shown)
+
+    def test_evidence_is_found_once_and_kept(self, on_a_gpu, monkeypatch):
+        tries = []
+        monkeypatch.setattr(chapters, "machine", lambda: MACHINE)
+        monkeypatch.setattr(Shelf, "_is_recent", lambda *_: True)
+
+        def find():
+            tries.append(1)
+            return {"here": [1, 2]}
+
+        assert on_a_gpu.evidence("small", find) == on_a_gpu.evidence("small", find)
+        assert len(tries) == 1
+
+    def test_evidence_that_fails_says_why(self, on_a_gpu):
+        def failing():
+            raise MeasurementError("Out of memory.")
+
+        with pytest.raises(NotMeasured, match=r"Out of memory\."):
+            on_a_gpu.evidence("small", failing)
+
+
+class TestCopies:
     def test_solutions_go_and_everything_else_stays(self):
-        text = textwrap.dedent(
-            """\
-            Before.
-
-            ````{exercise} Predict
-            :label: one
-            What is it?
-            ````
-
-            ````{solution} one
-            :class: dropdown
-            ```python
-            answer = 42
-            ```
-            ````
-
-            After.
-            """
+        notebook = stamped(
+            notebook_of(
+                "# Exercise {eval}`a`",
+                cell("# Start of the solution", "solution"),
+                cell("secret = 1", "solution"),
+                cell("kept = 1", "hide-input"),
+            )
         )
-        gated = [
-            new_markdown_cell("```{solution-start} two\n:class: dropdown\n```"),
-            new_code_cell("secret = 1"),
-            new_markdown_cell("Explained."),
-            new_markdown_cell("```{solution-end}\n```\n\nThe end."),
-        ]
-        notebook = new_notebook(cells=[new_markdown_cell(text), *gated, new_code_cell("kept = 1")])
-        notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text="x")]
-        copy = recording.without_solutions(notebook)
-        sources = [cell.source for cell in copy.cells]
-        assert len(sources) == 3
-        assert "Before." in sources[0]
-        assert "After." in sources[0]
-        assert "{exercise} Predict" in sources[0]
-        assert "answer" not in sources[0]
-        assert sources[1:] == ["The end.", "kept = 1"]
-        assert copy.cells[-1].outputs == []
+        store(notebook.cells[0], {"a": "1"})
+        notebook.cells[-1].outputs = [new_output("stream", text="x")]
+        notebook.metadata["keywords"] = "kept"
+        copy = copies.without_solutions(notebook)
+        assert [one.source for one in copy.cells] == ["# Exercise {eval}`a`", "kept = 1"]
+        assert copy.cells[0].metadata == {}
+        assert copy.cells[1].metadata == {"tags": ["hide-input"]}
+        assert copy.cells[1].outputs == []
+        assert copy.metadata == {"keywords": "kept"}
+
+    def test_the_address_comes_and_goes(self, tmp_path):
+        path = notebook_at(tmp_path / "01.ipynb", "# Title", "print(1)")
+        before = nbformat.read(path, as_version=4)
+        configuration = tmp_path / "_config.yml"
+        for url in ("https://example.org/one", "https://example.org/two", ""):
+            configuration.write_text(f"repository:\n  url: '{url}'\n", encoding="utf-8")
+            copies.write_address(tmp_path, configuration)
+            cells = nbformat.read(path, as_version=4).cells
+            if url:
+                assert len(cells) == 3
+                assert cells[1].source.startswith("%pip install")
+                assert url in cells[1].source
+                assert cells[1].metadata["tags"] == [stamp.SETUP, "remove-cell"]
+        assert cells == before.cells
 
 
-class TestLadder:
+class TestCover:
     def test_the_readme_shows_the_figure_that_the_records_give(self, tmp_path):
-        from decoding.chapter import BOOK_GPU, BOOK_RECORDS
-        from decoding.figures import save_svg
-
-        save_svg(recording.ladder_figure(BOOK_RECORDS / BOOK_GPU), tmp_path / "ladder.svg")
-        assert recording.LADDER.read_text() == (tmp_path / "ladder.svg").read_text()
+        cover.ladder_figure(machines.book_folder()).save(tmp_path / "ladder.svg")
+        assert cover.LADDER.read_text() == (tmp_path / "ladder.svg").read_text()
 
     def test_records_of_another_length_are_not_of_the_ladder(self, tmp_path):
-        from decoding.chapter import BOOK_GPU, BOOK_RECORDS
-
-        for path in (BOOK_RECORDS / BOOK_GPU).glob("*_b32_p128_*.json"):
+        book = machines.book_folder()
+        for path in book.glob("*_b32_p128_*.json"):
             (tmp_path / path.name).write_bytes(path.read_bytes())
-        drawn = recording.ladder_figure(tmp_path).text
-        other = (BOOK_RECORDS / BOOK_GPU / "compiled_gpt2_b32_p32_n128_bfloat16.json").read_bytes()
+        drawn = cover.ladder_figure(tmp_path).svg
+        other = (book / "compiled_gpt2_b32_p32_n128_bfloat16.json").read_bytes()
         (tmp_path / "compiled_gpt2_b32_p1000_n8_bfloat16.json").write_bytes(other)
-        assert recording.ladder_figure(tmp_path).text == drawn
+        assert cover.ladder_figure(tmp_path).svg == drawn
 
     def test_a_missing_record_is_named(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="no record of 'naive'"):
-            recording.ladder_figure(tmp_path)
+            cover.ladder_figure(tmp_path)

@@ -1,43 +1,25 @@
-"""The scoreboard's rules, run from the notebook's own cells on made-up records with known answers."""
+"""The scoreboard's rules on made-up records with known answers."""
 
-from pathlib import Path
-
-import nbformat
 import pytest
 from factories import record
 
-NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "scoreboard.ipynb"
+from decoding.measuring import Record
+from decoding.pages import verdicts
+
 HAZARDS = {"where the GPU lags": [20, 0], "where it keeps up": [0, 0]}
 GRAPHS = {"static": 1, "growing": 3}
 
 
-@pytest.fixture(scope="module")
-def page():
-    """The names that the cells with the rules define."""
-    names = {"__name__": "scoreboard"}
-    for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
-        if {"imports", "verdicts"} & set(cell.metadata.get("tags", [])):
-            exec(cell.source, names)
-    return names
+def entrant(per_token, busy, by=0.0):
+    """What a race found of a loop whose runs scatter around ``per_token`` by this share of it."""
+    low, high = per_token * (1 - by), per_token * (1 + by)
+    spread = {"median": per_token, "min": low, "max": high}
+    return Record({"per_token_ms": spread, "busy_ms_per_token": busy})
 
 
-def entrant(per_token, busy):
-    spread = {"median": per_token, "min": per_token, "max": per_token}
-    return {"per_token_ms": spread, "busy_ms_per_token": busy}
-
-
-def raced(check, without, two, busy):
+def raced(check, without, two, busy, by=0.0):
     times = {"check": check, "no check": without, "two streams": two}
-    return {label: entrant(time, busy) for label, time in times.items()}
-
-
-def scattered(check, without, two, busy, by=0.2):
-    """A race whose runs scatter around these medians."""
-    found = raced(check, without, two, busy)
-    for one in found.values():
-        middle = one["per_token_ms"]["median"]
-        one["per_token_ms"] |= {"min": middle * (1 - by), "max": middle * (1 + by)}
-    return found
+    return {label: entrant(time, busy, by) for label, time in times.items()}
 
 
 def story():
@@ -45,22 +27,15 @@ def story():
 
     def ladder(batch, **naive):
         made = {"idle": 0.05, "growth": 8.0, "reserved": 4000.0, "allocated": 1000.0} | naive
-        quick = {"idle": 0.1, "allocated": 1000.0}
+        plain = {"per_token": 6.0, "batch": batch, "allocated": 1000.0}
+        quick = {"idle": 0.1, "allocated": 1000.0, "batch": batch}
         return {
             "naive": record("naive", per_token=10.0, batch=batch, **made),
-            "kv_cache": record(
-                "kv_cache", per_token=6.0, batch=batch, allocated=1000.0, reserved=2000.0
-            ),
-            "expandable_segments": record(
-                "expandable_segments", per_token=6.0, batch=batch, allocated=1000.0, reserved=1400.0
-            ),
-            "static_cache": record(
-                "static_cache", per_token=6.0, batch=batch, allocated=1000.0, reserved=1100.0
-            ),
-            "compiled": record("compiled", per_token=3.0, batch=batch, reserved=1200.0, **quick),
-            "two_streams": record(
-                "two_streams", per_token=2.0, batch=batch, reserved=1250.0, **quick
-            ),
+            "kv_cache": record("kv_cache", reserved=2000.0, **plain),
+            "expandable_segments": record("expandable_segments", reserved=1400.0, **plain),
+            "static_cache": record("static_cache", reserved=1100.0, **plain),
+            "compiled": record("compiled", per_token=3.0, reserved=1200.0, **quick),
+            "two_streams": record("two_streams", per_token=2.0, reserved=1250.0, **quick),
         }
 
     single = ladder(1)
@@ -86,31 +61,33 @@ def story():
     }
 
 
-def verdicts(page, evidence):
-    return {claim.says: claim.verdict for claim in page["judge"](**evidence)}
+def judged(ladders, naive_expandable, lengths, checks, graphs, hazards):
+    """The verdicts of all rules, by short names, in the order of the page."""
+    large = ladders["at batch 32"]
+    return {
+        "quadratic": verdicts.naive_is_quadratic(ladders),
+        "fragments": verdicts.naive_fragments(ladders),
+        "linear": verdicts.cache_is_linear(ladders),
+        "expandable": verdicts.expandable_cuts(large, naive_expandable),
+        "static": verdicts.static_cuts(large),
+        "pays": verdicts.static_pays(lengths),
+        "compiling": verdicts.compiling_helps(ladders, graphs),
+        "check": verdicts.check_idles(checks),
+        "gain": verdicts.streams_gain(checks),
+        "less": verdicts.streams_gain_less(checks),
+        "hazard": verdicts.missing_wait_corrupts(hazards),
+        "reserve": verdicts.streams_reserve(ladders),
+        "five": verdicts.five_times(ladders),
+    }
 
 
-NAMES = {
-    "quadratic": "Naive decoding is O(N²)",
-    "fragments": "Naive decoding fragments memory",
-    "linear": "A KV cache makes it O(N)",
-    "expandable": "Expandable segments cut fragmentation",
-    "static": "A static cache cuts fragmentation",
-    "pays": "A static cache pays for attention over its full length",
-    "compiling": "Compilation helps most with a static cache",
-    "check": "The stop check idles the GPU",
-    "gain": "Interleaving two streams gains up to 11.6 % at small batches",
-    "less": "Interleaving gains less at large batches",
-    "hazard": "A missing wait corrupts data silently",
-    "reserve": "Interleaving reserves more memory",
-    "five": "All together: nearly 5 times",
-}
+def in_words(evidence):
+    return {claim: str(verdict) for claim, verdict in judged(**evidence).items()}
 
 
-def test_every_claim_of_the_article_is_there_once_and_holds_where_the_story_says_so(page):
-    found = verdicts(page, story())
-    assert list(found) == list(NAMES.values())
-    assert found.pop(NAMES["hazard"]) == "holds only where the GPU lags"
+def test_every_claim_holds_where_the_story_says_so():
+    found = in_words(story())
+    assert found.pop("hazard") == "holds only where the GPU lags"
     assert set(found.values()) == {"holds"}
 
 
@@ -122,13 +99,17 @@ def change(evidence, path, value):
 
 NAIVE = ("ladders", "at batch 1", "naive")
 LARGE = ("ladders", "at batch 32")
+BATCHES = "at batch 32 and at batch 1"
+NOT_128 = "at batch 1 and at batch 8 and at batch 32"
+DEFAULT = "beside a growing cache with the default allocator"
+FLAT = [5.0] * 100
 
 
 @pytest.mark.parametrize(
     ("claim", "path", "value", "verdict"),
     [
-        ("quadratic", (*NAIVE, "time", "curve_ms"), [5.0] * 100, "holds only at batch 32"),
-        ("linear", (*NAIVE, "time", "curve_ms"), [5.0] * 100, "holds only at batch 32"),
+        ("quadratic", (*NAIVE, "time", "curve_ms"), FLAT, "holds only at batch 32"),
+        ("linear", (*NAIVE, "time", "curve_ms"), FLAT, "holds only at batch 32"),
         ("linear", (*NAIVE, "time", "per_token_ms", "median"), 5.0, "holds only at batch 32"),
         ("fragments", (*NAIVE, "memory", "peak_reserved_mib"), 1400.0, "holds only at batch 32"),
         (
@@ -141,7 +122,7 @@ LARGE = ("ladders", "at batch 32")
             "static",
             (*LARGE, "expandable_segments", "memory", "peak_reserved_mib"),
             1050.0,
-            "holds only beside a growing cache with the default allocator",
+            f"holds only {DEFAULT}",
         ),
         (
             "static",
@@ -151,27 +132,17 @@ LARGE = ("ladders", "at batch 32")
         ),
         ("pays", ("lengths", "1024"), entrant(5.0, 1.6), "holds only in the GPU's work"),
         ("pays", ("lengths", "1024"), entrant(5.0, 1.0), "does not hold here"),
-        ("pays", ("lengths",), {}, "not measured here"),
-        (
-            "compiling",
-            ("graphs", "growing"),
-            1,
-            "holds only at batch 32 and at batch 1",
-        ),
-        (
-            "check",
-            ("checks", 128),
-            raced(2.0, 1.98, 1.98, 1.9),
-            "holds only at batch 1 and at batch 8 and at batch 32",
-        ),
+        ("pays", ("lengths", "1024"), Record({}), "not measured here"),
+        ("compiling", ("graphs", "growing"), 1, f"holds only {BATCHES}"),
+        ("check", ("checks", 128), raced(2.0, 1.98, 1.98, 1.9), f"holds only {NOT_128}"),
         ("gain", ("checks", 8), raced(1.0, 0.9, 0.9, 0.5), "holds only at batch 1"),
         ("gain", ("checks",), {1: raced(1.0, 1.0, 1.1, 0.9)}, "does not hold here"),
         ("less", ("checks", 128), raced(2.0, 1.0, 1.0, 0.9), "holds only at batch 32"),
-        ("less", ("checks", 1), scattered(1.0, 0.5, 0.52, 0.45, by=0.5), "not decided here"),
+        ("less", ("checks", 1), raced(1.0, 0.5, 0.52, 0.45, by=0.5), "not decided here"),
         ("less", ("checks", 1), raced(1.0, 0.9, 0.95, 0.45), "does not hold here"),
+        ("less", ("checks",), {32: raced(1.0, 0.9, 0.95, 0.45)}, "not measured here"),
         ("hazard", ("hazards", "where the GPU lags"), [0, 0], "does not hold here"),
         ("hazard", ("hazards", "where the GPU lags"), [20, 3], "does not hold here"),
-        ("hazard", ("hazards",), {}, "not measured here"),
         (
             "reserve",
             (*LARGE, "two_streams", "memory", "peak_reserved_mib"),
@@ -181,32 +152,57 @@ LARGE = ("ladders", "at batch 32")
         ("five", (*NAIVE, "time", "per_token_ms", "median"), 8.0, "holds only at batch 32"),
     ],
 )
-def test_other_data_give_another_verdict(page, claim, path, value, verdict):
+def test_other_data_give_another_verdict(claim, path, value, verdict):
     evidence = story()
     change(evidence, path, value)
-    assert verdicts(page, evidence)[NAMES[claim]] == verdict
+    assert in_words(evidence)[claim] == verdict
 
 
-def test_a_failed_rung_and_a_machine_without_a_gpu_give_no_verdict_and_no_error(page):
+def test_a_failed_rung_is_left_out():
     evidence = story()
     evidence["ladders"]["at batch 32"]["naive"] = record("naive", error="Out of GPU memory.")
-    found = verdicts(page, evidence)
-    assert found[NAMES["fragments"]] == "holds"  # at batch 1, the only place left
-    cpu = {where: {r: record(r, gpu=False) for r in f} for where, f in story()["ladders"].items()}
-    nothing = {"lengths": {}, "checks": {}, "hazards": {}, "graphs": GRAPHS}
-    found = verdicts(page, {"ladders": cpu, "naive_expandable": record(gpu=False), **nothing})
-    assert set(found.values()) == {"not measured here"}
+    found = judged(**evidence)
+    assert found["fragments"].met == {"at batch 1": True}
+    assert found["expandable"].met == {"for the KV cache": True}
 
 
-def test_every_figure_and_reason_is_made_from_the_evidence(page):
-    one, other = story(), story()
-    other["ladders"]["at batch 32"]["naive"]["time"]["per_token_ms"]["median"] = 90.0
-    changed = {
-        claim.says
-        for claim, again in zip(page["judge"](**one), page["judge"](**other), strict=True)
-        if claim.found != again.found
+def test_a_machine_without_a_gpu_gives_no_verdict():
+    on_cpu = {
+        where: {rung: record(rung, gpu=False) for rung in ladder}
+        for where, ladder in story()["ladders"].items()
     }
-    assert changed == {NAMES["linear"], NAMES["five"]}
-    for claim in page["judge"](**one):
-        assert claim.reason
-        assert claim.rule
+    slow = Record({"per_token_ms": dict.fromkeys(("median", "min", "max"), 9.0)})
+    nothing = {
+        "ladders": on_cpu,
+        "naive_expandable": record(gpu=False),
+        "lengths": {"dynamic": slow, "16": slow, "64": slow},
+        "checks": {1: dict.fromkeys(("check", "no check", "two streams"), slow)},
+        "graphs": GRAPHS,
+        "hazards": {},
+    }
+    assert set(in_words(nothing).values()) == {"not measured here"}
+
+
+def test_a_verdict_has_a_kind_and_a_sign():
+    everywhere, in_part = verdicts.Verdict({"a": True}), verdicts.Verdict({"a": True, "b": None})
+    undecided, nowhere = verdicts.Verdict({"a": False, "b": None}), verdicts.Verdict({"a": False})
+    assert (str(in_part), in_part.kind) == ("holds only a", "holds only in part")
+    assert [str(one.sign) for one in (everywhere, in_part, undecided, nowhere)] == list("✔◐≈✘")
+    counted = verdicts.tally(everywhere, in_part, in_part, verdicts.Verdict({}))
+    assert counted == {"holds": 1, "holds only in part": 2, "not measured here": 1}
+
+
+def test_a_growing_time_is_told_by_its_first_and_last_sixteenth():
+    growing = record(per_token=10.0)
+    growing["time"]["curve_ms"] = [1.0] * 32 + [3.0] * 448 + [4.0] * 32
+    assert verdicts.slower_later(growing) == 4
+    assert verdicts.works_more_later(growing) == pytest.approx(1.4)
+
+
+def test_memory_that_is_reserved_but_unused():
+    naive = record(reserved=79_000.0, allocated=2000.0)
+    assert verdicts.unused_mib(naive) == 77_000
+    assert verdicts.held(naive) == 39.5
+    assert verdicts.fills_the_card(naive)
+    assert not verdicts.fills_the_card(record(reserved=40_000.0))
+    assert not verdicts.fills_the_card(record(gpu=False))

@@ -1,29 +1,25 @@
-"""Timelines of hand-made traces, whose lanes and gaps are known exactly, and their pictures."""
+"""Timelines of hand-made traces, whose lanes and gaps are known exactly."""
 
 import gzip
 import json
-import re
-from xml.etree import ElementTree
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decoding.timeline import (
-    SCHEDULES,
+from decoding.measuring.timeline import (
     Timeline,
     busy_us,
     device_intervals,
-    draw,
-    draw_schedule,
     gaps,
     idle_share,
-    read_trace,
     schedule,
+    token_starts,
     union,
     window_of_tokens,
 )
+from decoding.measuring.traces import read_trace
 
 
 def event(cat, name, start, end, pid=1, tid=1, **args):
@@ -184,6 +180,7 @@ def test_gaps_of_the_device(timeline):
 
 
 def test_windows_of_tokens(timeline):
+    assert token_starts(timeline) == {0: 0, 1: 50, 2: 150, 3: 250}
     assert window_of_tokens(timeline, 1, 1) == (50, 150)
     assert window_of_tokens(timeline, 1, 2) == (50, 250)
     assert window_of_tokens(timeline, 0, 3) == (0, 350)
@@ -219,7 +216,6 @@ def test_sync_only_trace_is_idle_and_a_cpu_trace_says_nothing():
     on_cpu = read_trace([annotation("decode_step 1", 0, 50)])
     with pytest.raises(ValueError, match=r"ProfilerActivity\.CUDA"):
         idle_share(on_cpu)
-    assert "No GPU work was recorded." in alt_of(draw(on_cpu, title="On a CPU"))
 
 
 def test_without_annotations_work_has_no_token():
@@ -227,11 +223,8 @@ def test_without_annotations_work_has_no_token():
     assert timeline.host == [] and timeline.tokens == []
     assert [w.token for w in timeline.lanes["stream 7"]] == [None]
     assert gaps(timeline) == [(0, 10)]
-    assert "a trace without token ranges" in alt_of(draw(timeline, title="No ranges"))
     empty = read_trace([])
     assert empty == Timeline() and empty.extent == (0, 0)
-    with pytest.raises(ValueError, match="nothing to draw"):
-        draw(empty, title="Nothing")
 
 
 def test_the_thread_that_launches_is_the_host_thread():
@@ -324,104 +317,6 @@ def test_a_real_trace_of_the_profiler(tmp_path):
     assert timeline.lanes == {} and timeline.launches == []
 
 
-# Pictures
-
-NAMESPACE = {"svg": "http://www.w3.org/2000/svg"}
-
-
-def svg_of(figure):
-    root = ElementTree.fromstring(figure)
-    assert root.tag == "figure" and root.get("role") == "group"
-    (svg,) = root.iterfind(".//svg:svg", NAMESPACE)
-    assert svg.get("role") == "img"
-    return svg
-
-
-def alt_of(figure):
-    return svg_of(figure).get("aria-label")
-
-
-def texts_of(figure):
-    return [t.text for t in svg_of(figure).iterfind(".//svg:text", NAMESPACE)]
-
-
-def bars_of(figure, fill):
-    """(x, width) of the bars of one colour, without the legend's swatches."""
-    found = []
-    for path in svg_of(figure).iterfind("svg:path", NAMESPACE):
-        if fill in path.get("fill", ""):
-            pieces = re.findall(r"M([\d.]+) [\d.]+h([\d.]+)v", path.get("d"))
-            found += [(float(x), float(w)) for x, w in pieces]
-    return found
-
-
-def test_the_picture_is_described_with_its_numbers(timeline):
-    alt = alt_of(draw(timeline.slice(1, 2), title='The "check" & its <cost>.'))
-    assert alt == (
-        'The "check" & its <cost>. Timeline of tokens 1 to 2: the host thread and 2 streams over '
-        "200 µs. The GPU is idle 51 % of that time. The longest idle gap is 60 µs, in token 1. "
-        "The host waits for the GPU 98 µs, in 2 calls."
-    )
-    assert alt_of(draw(timeline, title="x", alt="My own words.")) == "My own words."
-
-
-def test_bars_and_gaps_stand_at_their_times(timeline):
-    part = timeline.slice(1, 2)
-    figure = draw(part, title="Title", us_range=(0, 718), width=720)  # 1 µs is 1 unit, from 1 on
-    assert bars_of(figure, "--ttb-work") == [(31, 30), (51, 20), (131, 30)]
-    assert bars_of(figure, "--ttb-copy") == [(161, 28)]
-    assert bars_of(figure, "--ttb-check") == [(41, 60), (141, 60)]
-    shaded = [(1, 30), (71, 60), (189, 12)]  # once on each stream, and none after the slice's end
-    assert bars_of(figure, "--ttb-idle") == shaded * 2
-
-
-def test_two_timelines_are_drawn_at_one_scale(timeline):
-    one, two = timeline.slice(1, 1), timeline.slice(1, 2)
-    scale = (0, two.window[1])
-    first = bars_of(draw(one, title="a", us_range=scale), "--ttb-work")
-    assert bars_of(draw(two, title="b", us_range=scale), "--ttb-work")[: len(first)] == first
-    assert bars_of(draw(one, title="a"), "--ttb-work") != first
-
-
-def test_the_longest_gap_of_each_token_is_labelled(timeline):
-    words = texts_of(draw(timeline, title="Title", us_range=(0, 3000)))  # too small for labels
-    assert [w for w in words if w.endswith(" µs")] == ["80 µs", "60 µs", "17 µs", "70 µs"]
-    words = texts_of(draw(timeline, title="Title", min_gap_us=65))
-    assert sorted(w for w in words if w.endswith(" µs")) == ["70 µs"] * 2 + ["80 µs"] * 2
-    words = set(texts_of(draw(timeline.slice(1, 1), title="Title")))
-    assert words >= {"host thread", "stream 7", "stream 20", "decode_step 1", "stop_check"}
-    assert words >= {"0", "20", "40", "60", "80", "100", "µs"}
-
-
-def test_labels_of_gaps_do_not_overlap():
-    trace = []
-    for n in range(1, 7):
-        trace += [annotation(f"decode_step {n}", 10 * n, 10 * n + 9)]
-        trace += [
-            call("cudaLaunchKernel", 10 * n, 10 * n + 1, n),
-            kernel(10 * n + 1, 10 * n + 4, n),
-        ]
-    svg = svg_of(draw(read_trace(trace), title="Title", us_range=(0, 600)))
-    spots = [
-        (float(t.get("x")), float(t.get("y")))
-        for t in svg.iterfind("svg:text", NAMESPACE)
-        if t.text.endswith(" µs")
-    ]
-    assert len(spots) == 6
-    for i, (x, y) in enumerate(spots):
-        assert all(abs(x - other) > 30 for other, row in spots[:i] if row == y)
-
-
-def test_pictures_follow_the_theme(timeline):
-    figures = [draw(timeline, title="a"), *(draw_schedule(p, title="b") for p in SCHEDULES)]
-    for figure in figures:
-        for element in svg_of(figure).iter():
-            for key in ("fill", "stroke"):
-                colour = element.get(key, "none")
-                assert colour in ("none", "currentColor") or colour.startswith("var(--ttb-")
-            assert element.get("id") is None  # ids would clash between the figures of a page
-
-
 def test_schedules():
     numbers = {"tokens": 4, "launch": 2.0, "work": 5.0, "copy": 1.0, "read": 0.5}
     checked, arrows = schedule("check every token", **numbers)
@@ -444,14 +339,3 @@ def test_schedules():
     ]
     with pytest.raises(ValueError, match="choose from check every token, no check, two streams"):
         schedule("three streams")
-
-
-def test_schedules_are_drawn_at_one_scale_and_described():
-    figures = {p: draw_schedule(p, title=f"Idea: {p}.", work=5, launch=2) for p in SCHEDULES}
-    first = {bars_of(figure, "--ttb-work")[0] for figure in figures.values()}
-    assert len(first) == 1
-    alt = alt_of(figures["check every token"])
-    assert alt.startswith("Idea: check every token. Drawn schedule, not measured, of 5 steps")
-    assert "the host waits for it 5 times" in alt and "idle 29 %" in alt
-    assert "the GPU is idle 0 % of the time" in alt_of(figures["two streams"])
-    assert "stream waits for the other" in texts_of(figures["two streams"])

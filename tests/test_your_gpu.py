@@ -1,73 +1,21 @@
-"""Your GPU beside ours: the named parts, the page's own outputs, and the records kept."""
+"""Machines beside each other: the named parts, what the page shows, and the records kept."""
 
-import re
 import shutil
-from datetime import timedelta
 from pathlib import Path
 
 import nbformat
 import pytest
 from factories import record
 
-from decoding.chapter import BOOK_GPU, BOOK_RECORDS, RECENT
-from decoding.records import file_name, load, save
+from decoding.measuring.records import file_name, load, save
+from decoding.pages import your_gpu
+from decoding.pages.machines import BOOK_GPU, BOOK_RECORDS
+from decoding.pages.shelf import Sitting, shown_in
 from decoding.rungs import RUNGS
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks" / "your_gpu.ipynb"
 KEPT = sorted((ROOT / "book" / "records").glob("*/*.json"))
-
-
-@pytest.fixture(scope="module")
-def page():
-    names = {"__name__": "your_gpu"}
-    for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
-        if {"imports", "comparison"} & set(cell.metadata.get("tags", [])):
-            exec(cell.source, names)
-    return names
-
-
-def shown_with(records):
-    """What the page's cells show, as text, with the machines in the folder ``records``."""
-    shown = []
-    names = {"__name__": "your_gpu"}
-    for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
-        if cell.cell_type == "code":
-            exec(cell.source, names)
-            names |= {"display": shown.append, "BOOK_RECORDS": records}
-    widgets = [html for one in shown for html in htmls_of(one)]
-    texts = [getattr(one, "text", None) or getattr(one, "data", None) for one in shown]
-    return [text for text in texts if text] + alternatives(widgets)
-
-
-def htmls_of(widget):
-    """The HTML in a widget and in everything that it holds."""
-    own = [widget.value] if type(widget).__name__ == "HTML" else []
-    return own + [html for child in getattr(widget, "children", ()) for html in htmls_of(child)]
-
-
-def alternatives(htmls):
-    """The alternative texts of the drawings in ``htmls``: they hold all numbers."""
-    return sorted(re.findall(r'<svg[^>]* aria-label="([^"]+)"', " ".join(htmls)))
-
-
-def shown_as_committed():
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    data = [out.data for cell in notebook.cells for out in cell.get("outputs", ())]
-    texts = [
-        each.get("text/markdown") or each["text/plain"] for each in data if not is_widget(each)
-    ]
-    (widgets,) = notebook.metadata["widgets"].values()
-    return texts + alternatives(
-        one["state"]["value"]
-        for one in widgets["state"].values()
-        if one["model_name"] == "HTMLModel"
-    )
-
-
-def is_widget(data):
-    return any("widget" in mimetype for mimetype in data)
-
 
 # 2 ms of work, 6 ms of waiting
 OURS = record("kv_cache", per_token=8.0, idle=0.75)
@@ -134,15 +82,15 @@ COMPILED = record("compiled", per_token=2.0, idle=0.5)
         (OURS, record("kv_cache", gpu=False), "not measured on a GPU"),
     ],
 )
-def test_the_part_that_differs_is_named(page, ours, theirs, reason):
-    assert page["reason_for"](ours, theirs) == reason
+def test_the_part_that_differs_is_named(ours, theirs, reason):
+    assert your_gpu.reason_for(ours, theirs) == reason
 
 
-def test_other_dtypes_and_kernels_are_named_too(page):
+def test_other_dtypes_and_kernels_are_named_too():
     theirs = record("kv_cache", per_token=8.0, idle=0.75)
     theirs["workload"]["dtype"] = "float16"
     theirs["gpu"]["kernels_per_token"] = 150.0
-    said = page["reason_for"](OURS, theirs)
+    said = your_gpu.reason_for(OURS, theirs)
     assert "measured in float16, not in bfloat16" in said
     assert "150 kernels a token instead of 100" in said
 
@@ -150,11 +98,37 @@ def test_other_dtypes_and_kernels_are_named_too(page):
 @pytest.mark.parametrize(
     ("idle", "who"), [(0.1, "the GPU"), (0.3, "both"), (0.5, "both"), (0.6, "the host")]
 )
-def test_who_sets_the_time(page, idle, who):
-    assert page["binds"](record(idle=idle)) == who
+def test_who_sets_the_time(idle, who):
+    assert your_gpu.binds(record(idle=idle)) == who
 
 
-def test_machines_are_found_and_their_variants_left_out(page, tmp_path):
+@pytest.mark.parametrize(
+    ("ours", "per_token", "works"),
+    [
+        (OURS, 4.0, 4.0),  # the host is the slower one: 8 / 2 ms, beside 2 · 2 ms of work
+        (record("kv_cache", per_token=4.0, idle=0.0), 8.0, 8.0),  # the GPU is: 2 · 4 ms
+        (COMPILED, 2.5, 2.0),  # in turns: 2 · 1 ms of work, then 1 / 2 ms of waiting
+    ],
+)
+def test_a_made_up_machine_has_half_the_gpu_and_twice_the_host(ours, per_token, works):
+    found = your_gpu.made_up(ours)
+    assert (found.ms, found.busy_ms) == (per_token, works)
+    assert found.idle == 1 - works / per_token
+
+
+@pytest.fixture
+def two_machines(tmp_path):
+    """The book's machine and another, which has one rung more; both at one batch size."""
+    made = {BOOK_GPU: ("kv_cache",), "another": ("kv_cache", "naive")}
+    for folder, rungs in made.items():
+        for rung in rungs:
+            one = record(rung, per_token=8.0, idle=0.75)
+            one["machine"] |= {"driver": "580", "torch": "2.11", "date": "2026-11-24T01:00:00Z"}
+            save(one, tmp_path / folder / file_name(one))
+    return tmp_path
+
+
+def test_machines_are_found_and_their_variants_left_out(tmp_path):
     for folder in ("one", "two"):
         for variant in ({}, {"compile_mode": "default"}, {"stop_check": False}):
             made = record("compiled", variant=variant)
@@ -162,33 +136,102 @@ def test_machines_are_found_and_their_variants_left_out(page, tmp_path):
         short = record("compiled", prompt=32, new=128)  # as in the races
         save(short, tmp_path / folder / file_name(short))
     (tmp_path / "empty").mkdir()
-    found = page["machines_in"](tmp_path, tmp_path / "nowhere")
+    found = your_gpu.Machines(tmp_path, tmp_path / "nowhere")
     assert {name: len(kinds) for name, kinds in found.items()} == {"one": 1, "two": 1}
 
 
-def test_the_committed_outputs_show_the_records_in_the_tree(tmp_path, monkeypatch):
-    # Only the machines that the page shows: who adds one need not redraw the page.
-    committed = shown_as_committed()
-    for folder in BOOK_RECORDS.iterdir():
-        if folder.name == BOOK_GPU or any(f"({folder.name})" in text for text in committed):
-            (tmp_path / folder.name).symlink_to(folder)
-    monkeypatch.chdir(tmp_path)
-    assert shown_with(tmp_path) == committed
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {"compile_mode": "default"},
+        {"cache_length": 1024},
+        {"stop_check": False},
+        {"allocator": "default"},  # the rung's own is the other one
+    ],
+)
+def test_only_the_rung_as_its_chapter_introduces_it_is_of_the_ladder(variant):
+    assert your_gpu.is_of_the_ladder(record("compiled"))
+    assert not your_gpu.is_of_the_ladder(record("compiled", variant=variant))
 
 
-def test_the_made_up_machine_goes_when_another_has_records(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(BOOK_RECORDS / BOOK_GPU, tmp_path / BOOK_GPU)
-    alone = "\n".join(shown_with(tmp_path))
-    assert "Made up, not measured" in alone and "not measured**" in alone
-    shutil.copytree(BOOK_RECORDS / BOOK_GPU, tmp_path / "another")
-    beside = "\n".join(shown_with(tmp_path))
-    assert "(another) beside the book's" in beside and "about the same time" in beside
-    assert "made up" not in beside.lower()
+def test_a_page_without_any_machine_shows_no_rows(tmp_path):
+    nobody = your_gpu.Machines(tmp_path)
+    assert your_gpu.machines_table(nobody).rows == your_gpu.parts_table(nobody).rows == []
+    assert your_gpu.machines_explorer(nobody) is None
+    assert your_gpu.comparisons(nobody) == []
+
+
+def test_the_records_of_the_books_machine_date_the_page(two_machines):
+    assert shown_in({"machines": your_gpu.Machines(two_machines)}) == [
+        found["machine"] for found in your_gpu.Machines(two_machines).ours.values()
+    ]
+
+
+def test_another_machine_stands_beside_the_books(two_machines):
+    machines = your_gpu.Machines(two_machines)
+    assert [row[1] for row in your_gpu.machines_table(machines).rows] == [
+        "the book's",
+        "yours or a reader's",
+    ]
+    (comparison,) = your_gpu.comparisons(machines)
+    assert "(another) beside the book's" in comparison.caption
+    ((rung, ours, theirs, speed, reason),) = comparison.rows
+    assert (rung, ours, theirs) == (
+        "KV cache, batch\N{NO-BREAK SPACE}32",
+        *["8.00 (7.90–8.10) ms"] * 2,
+    )
+    assert (speed, reason) == ("×1", "about the same time")
+
+
+def test_a_machine_with_other_rungs_is_compared_with_nothing(two_machines):
+    shutil.rmtree(two_machines / BOOK_GPU)
+    shutil.copytree(two_machines / "another", two_machines / BOOK_GPU)
+    next((two_machines / "another").glob("kv_cache*")).unlink()
+    next((two_machines / BOOK_GPU).glob("naive*")).unlink()
+    (comparison,) = your_gpu.comparisons(your_gpu.Machines(two_machines))
+    assert comparison.rows == []
+    assert "no rung measured alike" in comparison.caption
+
+
+def test_the_made_up_machine_goes_when_another_has_records(two_machines):
+    shutil.rmtree(two_machines / "another")
+    (alone,) = your_gpu.comparisons(your_gpu.Machines(two_machines))
+    assert "not measured" in alone.caption
+    assert "made up" in alone.head
+
+
+def test_a_failed_row_says_why(two_machines):
+    (path,) = (two_machines / BOOK_GPU).glob("*.json")
+    save(record("kv_cache", error="Out of GPU memory."), path)
+    (comparison,) = your_gpu.comparisons(your_gpu.Machines(two_machines))
+    assert comparison.rows == [
+        ["KV cache, batch\N{NO-BREAK SPACE}32", "–", "–", "–", "Out of GPU memory."]
+    ]
+
+
+def test_several_machines_have_a_control(two_machines):
+    machines = your_gpu.Machines(two_machines)
+    assert "another" in your_gpu.machines_explorer(machines).html
+    del machines["another"]
+    assert "another" not in your_gpu.machines_explorer(machines).html
+
+
+def test_the_page_shows_the_records_in_the_tree(tmp_path):
+    # Only those of the book: who adds a machine need not redraw the page.
+    (tmp_path / BOOK_GPU).symlink_to(BOOK_RECORDS / BOOK_GPU)
+    machines = your_gpu.Machines(tmp_path)
+    made = [your_gpu.machines_table(machines), your_gpu.parts_table(machines)]
+    shown = nbformat.read(NOTEBOOK, as_version=4)
+    outputs = [output.data for cell in shown.cells for output in cell.get("outputs", ())]
+    texts = [data.get("text/markdown") for data in outputs]
+    for rows in (table.rows for table in made):
+        for row in rows:
+            assert any(f"| {' | '.join(row)} |" in text for text in filter(None, texts))
+    assert your_gpu.machines_explorer(machines).html in [data.get("text/html") for data in outputs]
 
 
 def test_the_page_says_how_long_a_record_counts_as_recent():
-    assert timedelta(hours=6) == RECENT
+    assert Sitting.class_traits()["reuse_days"].default_value * 24 == 6
     assert "less than six hours old" in NOTEBOOK.read_text(encoding="utf-8")
 
 

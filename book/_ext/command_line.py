@@ -4,7 +4,6 @@ import io
 import os
 import textwrap
 from contextlib import redirect_stdout, suppress
-from html import escape
 from unittest.mock import patch
 
 from docutils import nodes
@@ -12,11 +11,11 @@ from sphinx.util.docutils import SphinxDirective
 
 from decoding import __main__ as shell
 
-COLUMNS = 80  # what fits the page
+COLUMNS = 80  # what fits the page, whatever the terminal of the build
 
 
 def help_of(*command):
-    """Return the help of a command as text, as wide as the page."""
+    """Return the help of a command as text."""
     printed = io.StringIO()
     plain = {"COLUMNS": str(COLUMNS), "NO_COLOR": "1"}
     with patch.dict(os.environ, plain), redirect_stdout(printed), suppress(SystemExit):
@@ -36,12 +35,7 @@ class Help(SphinxDirective):
     def run(self):
         self.env.note_dependency(shell.__file__)
         text = help_of(*self.arguments)
-        # Unlike code, it scrolls on a narrow screen: wrapped, its columns could not be read.
-        html = (
-            '<div class="highlight-text notranslate"><div class="highlight">'
-            f'<pre tabindex="0" style="white-space:pre;overflow-x:auto">{escape(text)}</pre></div></div>'
-        )
-        return [nodes.raw("", html, format="html"), nodes.raw("", text, format="text")]
+        return [nodes.literal_block(text, text, language="text", classes=["ttb-help"])]
 
 
 def setup(app):

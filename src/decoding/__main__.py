@@ -5,7 +5,6 @@ import json
 import sys
 from pathlib import Path
 
-from .measurement import Workload, compare
 from .rungs import RUNGS, find_rung
 
 EXAMPLES = """examples:
@@ -20,168 +19,130 @@ EXAMPLES = """examples:
   draw the book's figures again from its records, without a GPU:
     python -m decoding redraw
 """
+NOTEBOOK_COMMANDS = {
+    "record": "execute notebooks in place on this machine's GPU and stamp them",
+    "redraw": "execute notebooks in place with the book's records, without a GPU",
+    "run": "execute copies of the notebooks on this machine into _build/run",
+    "student": "write copies of the notebooks without outputs and solutions",
+    "address": "write the repository's address of _config.yml into the notebooks",
+}
 
 
 def main(arguments=None):
+    """Run the command that ``arguments`` (default: the shell's) ask for; return its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m decoding",
-        description="Measure decoding loops, from naive to pipelined, and record the book's notebooks. "
-        f"The rungs of the ladder: {', '.join(RUNGS)}.",
+        description="Measure decoding loops, from naive to pipelined, and record the book's "
+        f"notebooks. The rungs of the ladder: {', '.join(RUNGS)}.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
     _add_measure(commands)
-    record = commands.add_parser(
-        "record", help="execute notebooks in place on this machine's GPU and stamp them"
-    )
-    redraw = commands.add_parser(
-        "redraw", help="execute notebooks in place with the book's records, without a GPU"
-    )
-    run = commands.add_parser(
-        "run", help="execute copies of the notebooks on this machine into _build/run"
-    )
-    student = commands.add_parser(
-        "student", help="write copies of the notebooks without outputs and solutions"
-    )
-    address = commands.add_parser(
-        "address", help="write the repository's address of _config.yml into the notebooks"
-    )
-    for command in (record, redraw, run):
-        command.add_argument(
-            "notebooks", nargs="*", help="numbers or names, for example 02; default: all"
-        )
-    record.add_argument(
-        "--reuse-days",
-        type=float,
-        metavar="N",
-        help="read records up to N days old in place of measuring again, if they were made by the same "
-        "code on this kind of machine; default: six hours. The page tells the days",
-    )
-    for command in (record, redraw, run, student, address):
-        command.add_argument("--folder", default="notebooks", help="where the notebooks are")
+    for name, what in NOTEBOOK_COMMANDS.items():
+        _add_notebook_command(commands.add_parser(name, help=what), name)
     chosen = parser.parse_args(arguments)
-    if chosen.command == "measure":
-        return _measure(chosen)
-    from . import recording  # here, since measuring needs nothing of Jupyter
-
-    if chosen.command == "student":
-        return recording.student_notebooks(chosen.folder)
-    if chosen.command == "address":
-        return recording.write_address(chosen.folder)
-    if chosen.command == "record":
-        return recording.record_notebooks(chosen.folder, chosen.notebooks, chosen.reuse_days)
-    work = {"redraw": recording.redraw_notebooks, "run": recording.run_notebooks}[chosen.command]
-    return work(chosen.folder, chosen.notebooks)
+    return _measure(chosen) if chosen.command == "measure" else _with_notebooks(chosen)
 
 
 def _add_measure(commands):
-    defaults = Workload()
+    from .measuring import Workload
+
     parser = commands.add_parser(
         "measure",
         help="time rungs, each in a fresh process, and print each beside the one before",
-        description="Every rung runs in a process of its own: once cold, then REPEATS timed runs (median and "
-        "range), then, on a GPU, one run for its memory and one for its busy time.",
+        description="Every rung runs in a process of its own: once cold, then REPEATS timed runs "
+        "(median and range), then, on a GPU, one run for its memory and one for its busy time.",
     )
-    parser.add_argument("rungs", nargs="+", metavar="RUNG", help=", ".join(RUNGS))
-    parser.add_argument(
-        "--model",
-        default=defaults.model,
-        help="gpt2, gpt2-medium, a hub id, …; default: %(default)s",
+    add, of = parser.add_argument, Workload()
+    default = "default: %(default)s"
+    add("rungs", nargs="+", metavar="RUNG", help=", ".join(RUNGS))
+    add("--model", default=of.model, help=f"gpt2, gpt2-medium, a hub id, …; {default}")
+    add("--batch-size", type=int, default=of.batch_size, help=f"rows; {default}")
+    add(
+        "--prompt-tokens",
+        type=int,
+        default=of.prompt_tokens,
+        help=f"tokens in each row's prompt; {default}",
     )
-    for name, what in (
-        ("batch_size", "rows"),
-        ("prompt_tokens", "tokens in each row's prompt"),
-        ("new_tokens", "tokens to generate in each row"),
-    ):
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=int,
-            default=getattr(defaults, name),
-            help=f"{what}; default: %(default)s",
-        )
-    parser.add_argument("--dtype", help="bfloat16, float16, float32; default: what the device has")
-    parser.add_argument("--device", help="cuda or cpu; default: the GPU if there is one")
-    parser.add_argument(
-        "--repeats", type=int, default=defaults.repeats, help="timed runs; default: %(default)s"
+    add(
+        "--new-tokens",
+        type=int,
+        default=of.new_tokens,
+        help=f"tokens to generate in each row; {default}",
     )
-    parser.add_argument("--compile-mode", help="for compiled rungs: reduce-overhead or default")
-    parser.add_argument("--cache-length", type=int, help="positions of the static cache")
-    parser.add_argument(
+    add("--dtype", help="bfloat16, float16, float32; default: what the device has")
+    add("--device", help="cuda or cpu; default: the GPU if there is one")
+    add("--repeats", type=int, default=of.repeats, help=f"timed runs; {default}")
+    add("--compile-mode", help="for compiled rungs: reduce-overhead or default")
+    add("--cache-length", type=int, help="positions of the static cache")
+    add(
         "--no-check",
         nargs="+",
         default=[],
         metavar="RUNG",
         help="measure these rungs, too, without a stop check: the bound for a pipeline",
     )
-    parser.add_argument("--json", metavar="FILE", help="write the records to FILE")
+    add("--json", metavar="FILE", help="write the records to FILE")
+
+
+def _add_notebook_command(parser, name):
+    if name in ("record", "redraw", "run"):
+        parser.add_argument(
+            "notebooks", nargs="*", help="numbers or names, for example 02; default: all"
+        )
+    if name == "record":
+        parser.add_argument(
+            "--reuse-days",
+            type=float,
+            metavar="N",
+            help="read records up to N days old in place of measuring again, if they were made by "
+            "the same code on this kind of machine; default: six hours. The page tells the days",
+        )
+    parser.add_argument("--folder", default="notebooks", help="where the notebooks are")
 
 
 def _measure(chosen):
-    workload = Workload(
-        model=chosen.model,
-        batch_size=chosen.batch_size,
-        prompt_tokens=chosen.prompt_tokens,
-        new_tokens=chosen.new_tokens,
-        dtype=chosen.dtype,
-        device=chosen.device,
-        repeats=chosen.repeats,
-    )
-    given = {"compile_mode": chosen.compile_mode, "cache_length": chosen.cache_length}
-    given = {key: value for key, value in given.items() if value is not None}
-    items = []
+    from .measuring import Workload, compare
+    from .measuring.report import table
+
+    names = ("model", "batch_size", "prompt_tokens", "new_tokens", "dtype", "device", "repeats")
+    workload = Workload(**{name: getattr(chosen, name) for name in names})
+    options = {"compile_mode": chosen.compile_mode, "cache_length": chosen.cache_length}
+    given = {key: value for key, value in options.items() if value is not None}
+    asked = [(name, True) for name in chosen.rungs] + [(name, False) for name in chosen.no_check]
     try:
-        for names, check in ((chosen.rungs, True), (chosen.no_check, False)):
-            for name in names:
-                taken = find_rung(name).options
-                options = {key: given[key] for key in given if key in taken}
-                items.append((name, workload.but(stop_check=check), options))
+        items = [
+            (name, workload.but(stop_check=check), _taken_by(name, given)) for name, check in asked
+        ]
     except ValueError as error:
         sys.exit(f"error: {error}")
     records = compare(items, workload)
     print(table(records))
     if chosen.json:
         Path(chosen.json).write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
-    return 0 if all(record["error"] is None for record in records) else 1
+    return 1 if any(record.error for record in records) else 0
 
 
-def table(records):
-    """Return the records as lines of text, each beside the line before it."""
-    heading = (
-        f"{'rung':<26}{'ms per token (min–max)':>26}{'× before':>10}"
-        f"{'× first':>9}{'cold ms':>9}{'reserved MiB':>14}{'change':>9}{'idle':>7}"
-    )
-    lines = [heading]
-    first = before = None
-    for record in records:
-        name = record["label"] + ("" if record["variant"]["stop_check"] else ", no check")
-        if record["variant"]["compile_mode"]:
-            name += f" ({record['variant']['compile_mode']})"
-        if record["error"]:
-            lines.append(f"{name:<26}  {record['error']}")
-            continue
-        first = first or record
-        lines.append(f"{name:<26}" + _row(record, before, first))
-        before = record
-    lines += sorted({note for record in records for note in record["notes"]})
-    return "\n".join(lines)
+def _taken_by(name, options):
+    """Return those of ``options`` that the rung takes."""
+    taken = find_rung(name).options
+    return {key: value for key, value in options.items() if key in taken}
 
 
-def _row(record, before, first):
-    spread = record["time"]["per_token_ms"]
-    time = f"{spread['median']:.3f} ({spread['min']:.3f}–{spread['max']:.3f})"
-    ratios = [
-        f"{other['time']['per_token_ms']['median'] / spread['median']:.2f}" if other else ""
-        for other in (before, first)
-    ]
-    row = f"{time:>26}{ratios[0]:>10}{ratios[1]:>9}{record['time']['cold_per_token_ms']:>9.2f}"
-    if record["memory"]:
-        reserved = record["memory"]["peak_reserved_mib"]
-        change = reserved - before["memory"]["peak_reserved_mib"] if before else None
-        row += f"{reserved:>14.0f}" + (f"{change:>+9.0f}" if before else " " * 9)
-    if record["gpu"]:
-        row += f"{record['gpu']['idle_share']:>7.0%}"
-    return row
+def _with_notebooks(chosen):
+    from .pages import execute
+
+    folder = chosen.folder
+    if chosen.command == "record":
+        return execute.record_notebooks(folder, chosen.notebooks, chosen.reuse_days)
+    if chosen.command == "redraw":
+        return execute.redraw_notebooks(folder, chosen.notebooks)
+    if chosen.command == "run":
+        return execute.run_notebooks(folder, chosen.notebooks)
+    if chosen.command == "student":
+        return execute.student_notebooks(folder)
+    return execute.write_address(folder)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""A real browser on the built book, with every host but the local server refused."""
+"""A real browser on the built book, which can reach no host but the local server."""
 
 import functools
 import http.server
 import shutil
 import threading
-from contextlib import contextmanager
 
 import pytest
 
@@ -12,10 +11,11 @@ CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
     None,
 )
-# A browser of our own talks to nobody either: no updates, no translation service.
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
-DESKTOP = {"width": 1400, "height": 900}
-PHONE = {"width": 390, "height": 844}
+# Nothing outside is found, and a browser of our own asks for nothing there either.
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost",
+)
 
 
 def pytest_collection_modifyitems(items):
@@ -27,6 +27,8 @@ def pytest_collection_modifyitems(items):
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # one connection for many files
+
     def log_message(self, *_):
         pass
 
@@ -50,29 +52,29 @@ def browser():
         running.close()
 
 
+@pytest.fixture(scope="session")
+def context(browser):
+    """One visitor, on a desktop in the light, who has been on the pages before."""
+    return browser.new_context(
+        viewport={"width": 1400, "height": 900}, color_scheme="light", reduced_motion="reduce"
+    )
+
+
 @pytest.fixture
-def visit(browser, server):
-    """A context manager that opens a page of the book and yields it, fully loaded.
+def visit(context, server):
+    """A function that opens a page of the book and returns it, loaded.
 
     The page keeps what went wrong in it: ``problems`` (console errors, exceptions, answers that are
-    errors) and ``foreign`` (requests to any other host, all of them refused).
+    errors) and ``foreign`` (requests to any other host).
     """
 
-    @contextmanager
-    def open_page(name, scheme="light", phone=False):
-        context = browser.new_context(
-            viewport=PHONE if phone else DESKTOP, color_scheme=scheme, reduced_motion="reduce"
-        )
+    def open_page(name):
         page = context.new_page()
         page.problems, page.foreign = [], []
 
-        def answer(route):
-            address = route.request.url
-            if address.startswith((server, "data:", "blob:")):
-                route.continue_()
-            else:
-                page.foreign.append(address)
-                route.abort()
+        def asked(request):
+            if not request.url.startswith((server, "data:", "blob:")):
+                page.foreign.append(request.url)
 
         def heard(message):
             if message.type == "error":
@@ -82,17 +84,14 @@ def visit(browser, server):
             if response.status >= 400:
                 page.problems.append(f"{response.status} {response.url}")
 
-        context.route("**/*", answer)
+        page.on("request", asked)
         page.on("console", heard)
         page.on("pageerror", lambda error: page.problems.append(str(error)))
         page.on("response", answered)
         page.goto(server + name)
         page.wait_for_load_state("networkidle")
-        widgets = page.locator('script[type="application/vnd.jupyter.widget-view+json"]')
-        if widgets.count():
-            page.wait_for_selector(".widget-subarea .jupyter-widgets")
-            page.wait_for_timeout(300)  # the last pictures are put in place
-        yield page
-        context.close()
+        return page
 
-    return open_page
+    yield open_page
+    for page in context.pages:
+        page.close()

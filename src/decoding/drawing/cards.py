@@ -1,0 +1,115 @@
+"""The step card, which sets a step beside the step before, and the ladder, which shows all steps."""
+
+from .curves import has, panel_of
+from .shapes import bars, canvas, text_width, write
+from .svg import Panel, Picture
+from .theme import FONT, PANEL, WIDTH, colour_of
+from .words import Words, known, medians, ms, percent, ratio, reserved, speed, workload_words
+
+HEIGHT = 230
+
+
+def headline(before, after):
+    """Return what a step changed, in a few words: "×1.8 faster, −610 MiB reserved".
+
+    A difference of time counts only where the ranges over the repeats don't overlap; one of memory
+    from 1 MiB on. Where memory was not measured (on a CPU) the headline says so.
+
+    Raises:
+        ValueError: the two are records of different workloads.
+    """
+    for key in ("model", "batch_size", "prompt_tokens", "new_tokens", "dtype"):
+        one, other = before["workload"].get(key), after["workload"].get(key)
+        if one != other:
+            raise ValueError(
+                f"{before.name} ran with {key} {one}, {after.name} with {other}: "
+                "compare records of one workload."
+            )
+    for record in (before, after):
+        if record.error:
+            return Words(f"{record.name} gave no measurement")
+    return Words(f"{speed(before, after)}, {reserved(before, after)}")
+
+
+def step_card(before, after, *, before2=None, after2=None, title=None):
+    """Draw the step card: time per token and memory of a step beside the step before.
+
+    Args:
+        before, after: records of one workload.
+        before2, after2: records of a second workload (batch 1, say).
+        title: the message; by default the two names.
+
+    Returns:
+        A ``Picture``. For each workload it has the headline, the medians, and a panel each for time
+        and memory over the token position. A failed record is told in words.
+    """
+    pairs = [(before, after)] + ([(before2, after2)] if before2 and after2 else [])
+    title = title or f"{before.name} → {after.name}"
+    rows, alts = [], [f"{title.rstrip('.')}."]
+    for pair in pairs:
+        said, workload, own = headline(*pair), workload_words(pair[1]), [*map(medians, pair)]
+        rows += [Panel(said, kind="headline"), Panel(workload, kind="detail")]
+        panels = [_panel(pair, what) for what in ("time", "memory")]
+        rows += [[panel for panel in panels if panel]] if any(panels) else []
+        rows += [Panel(words, kind="note") for words in own]
+        alts.append(f"{workload.capitalize()}: {said}. {' '.join(own)}")
+    return Picture(title, rows, alt=" ".join(alts), kind="ttb-step-card")
+
+
+def _panel(records, what):
+    shown = [(record, record.name) for record in records if has(record, what)]
+    return panel_of(shown, what, PANEL, HEIGHT) if shown else None
+
+
+def ladder(records, title, *, caption=None):
+    """Draw the ladder: a bar of time per token for each record, and × the first that succeeded.
+
+    Where the GPU's busy time is known, its part of the bar is solid and the idle part light.
+
+    Args:
+        records: in the order of the ladder; failed ones are told in words.
+        title: the message of the figure.
+        caption: a sentence below it.
+
+    Returns:
+        A ``Picture``.
+    """
+    good = [record for record in records if not record.error]
+    first = good[0].ms if good else None
+    longest = max((record.ms for record in good), default=1)
+    step, top = 44, 28
+    fig, ax = canvas(WIDTH, step * len(records) + top)
+    idle_known = any(known(record.idle) for record in good)
+    key = "solid: the GPU works · light: it waits" if idle_known else "time per token"
+    write(ax, 0, 14, key, muted=True)
+    write(ax, WIDTH, 14, f"× {good[0].name}" if good else "", muted=True, align="right")
+    said = [
+        _ladder_row(ax, top + step * at + 15, record, first, longest)
+        for at, record in enumerate(records)
+    ]
+    alt = " ".join([f"{title.rstrip('.')}.", *said])
+    failures = [medians(record) for record in records if record.error]
+    caption = " ".join(filter(None, (caption, *failures)))
+    return Picture(title, [("", fig)], caption, alt=alt)
+
+
+def _ladder_row(ax, y, record, first, longest):
+    """Draw a record's words at ``y`` and its bar below them, and return them as a sentence."""
+    write(ax, 0, y, record.name, bold=True)
+    if record.error:
+        write(ax, WIDTH, y, "failed", align="right")
+        return medians(record)
+    write(ax, WIDTH - 56, y, ms(record.ms), align="right")
+    write(ax, WIDTH, y, ratio(first / record.ms), bold=True, align="right")
+    idle = record.idle if known(record.idle) else 0
+    length = record.ms / longest * WIDTH
+    works = length * (1 - idle)
+    colour = colour_of(record)
+    bars(ax, [(0, y + 6, works, 16)], fill=colour)
+    if idle:
+        bars(ax, [(works, y + 6, length - works, 16)], fill=colour, alpha=0.35)
+    words = f"{percent(idle)} idle"
+    if length - works > text_width(words, FONT - 1) + 12:
+        write(ax, works + 6, y + 18.5, words, size=FONT - 1)
+    said = f"{record.name}: {ms(record.ms)} per token, {ratio(first / record.ms)}"
+    return said + (f", GPU idle {percent(record.idle)}." if known(record.idle) else ".")

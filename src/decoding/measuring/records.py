@@ -1,0 +1,238 @@
+"""Records: what a measurement found, as a dict that is written to and read from JSON.
+
+The layout is described in the book's page on the method; ``SCHEMA`` counts its versions.
+"""
+
+import json
+import os
+import re
+import tempfile
+from math import isnan, nan
+from pathlib import Path
+from statistics import median
+
+SCHEMA = 1
+ALLOCATORS = {"default": "default allocator", "expandable_segments": "expandable segments"}
+
+
+class Record(dict):
+    """What a measurement of one loop found: the dict of its JSON, and its numbers by name.
+
+    A number that was not measured is nan, also in the record of a measurement that failed: sums and
+    ratios with it are nan, and comparisons are False.
+
+    Args:
+        found: a record, or one of the results of a race, which has fewer numbers.
+        label, workload: of a race's entrant, whose own dict does not say them.
+    """
+
+    def __init__(self, found, *, label=None, workload=None):
+        super().__init__(found)
+        self._label, self._workload = label, workload
+
+    @classmethod
+    def failed(cls, rung, label, variant, workload, machine, reason):
+        """Return the record of a measurement that did not finish; ``reason`` is one sentence."""
+        return cls(
+            {
+                "schema": SCHEMA,
+                "rung": rung,
+                "label": label,
+                "variant": variant,
+                "workload": workload,
+                "machine": machine,
+                "time": None,
+                "memory": None,
+                "gpu": None,
+                "tokens_sha256": None,
+                "tokens_generated": 0,
+                "notes": [],
+                "error": reason,
+            }
+        )
+
+    @property
+    def spread(self):
+        """Time per token in ms: a dict with ``median``, ``min`` and ``max`` over the runs."""
+        return self._part("time").get("per_token_ms") or dict.fromkeys(
+            ("median", "min", "max"), nan
+        )
+
+    @property
+    def ms(self):
+        """Median time per token, in ms; without the prefill, after the cold run."""
+        return self.spread["median"]
+
+    @property
+    def low(self):
+        """Shortest time per token of a run, in ms."""
+        return self.spread["min"]
+
+    @property
+    def high(self):
+        """Longest time per token of a run, in ms."""
+        return self.spread["max"]
+
+    @property
+    def prefill_ms(self):
+        """Median time of the prefill, in ms."""
+        return (self._part("time").get("prefill_ms") or {"median": nan})["median"]
+
+    @property
+    def cold_ms(self):
+        """Time per token of the first, cold run, in ms."""
+        return self._number("time", "cold_per_token_ms")
+
+    @property
+    def cold_s(self):
+        """Time of the whole first, cold run, in seconds."""
+        return self._number("time", "cold_total_ms") / 1000
+
+    @property
+    def curve(self):
+        """Median time of each token after the first, in ms: a list, empty where there is none."""
+        return self._part("time").get("curve_ms") or []
+
+    @property
+    def busy_ms(self):
+        """GPU busy time per token, in ms."""
+        return self._number("gpu", "busy_ms_per_token")
+
+    @property
+    def idle(self):
+        """Share of the time per token in which the GPU has nothing to do, 0 to 1."""
+        if "idle_share" in self._part("gpu"):
+            return self._part("gpu")["idle_share"]
+        share = 1 - self.busy_ms / self.ms
+        return share if isnan(share) else max(0.0, share)
+
+    @property
+    def kernels(self):
+        """Kernels per token."""
+        return self._number("gpu", "kernels_per_token")
+
+    @property
+    def allocated_mib(self):
+        """Peak of the allocated memory, in MiB."""
+        return self._number("memory", "peak_allocated_mib")
+
+    @property
+    def reserved_mib(self):
+        """Peak of the reserved memory, in MiB."""
+        return self._number("memory", "peak_reserved_mib")
+
+    @property
+    def error(self):
+        """Why there are no numbers: a sentence, or None."""
+        return self.get("error")
+
+    @property
+    def batch(self):
+        """Rows of the batch."""
+        return (self.get("workload") or self._workload or {}).get("batch_size", nan)
+
+    @property
+    def name(self):
+        """What a figure calls it: its rung's label, and what sets the variant apart."""
+        variant = self.get("variant") or {}
+        words = [self._label or self.get("label") or self.get("rung", "")]
+        allocator = variant.get("allocator")
+        if allocator != variant.get("rung_allocator", allocator):
+            words.append(ALLOCATORS.get(allocator, f"{allocator} allocator"))
+        if variant.get("compile_mode"):
+            words.append(f"{variant['compile_mode']} mode")
+        if variant.get("cache_length"):
+            words.append(f"cache of {variant['cache_length']}")
+        if not variant.get("stop_check", True):
+            words.append("no check")
+        return ", ".join(words)
+
+    def _part(self, name):
+        """Return a part of the record; the result of a race has no parts, all is in one."""
+        return (self[name] or {}) if name in self else {} if "schema" in self else self
+
+    def _number(self, part, key):
+        value = self._part(part).get(key)
+        return nan if value is None else value
+
+
+def with_results_as_records(race):
+    """Return what a race found with each entrant's result as a ``Record``."""
+    results = {
+        label: Record(result, label=label, workload=race["workload"])
+        for label, result in race["results"].items()
+    }
+    return race | {"results": results}
+
+
+def spread(values):
+    """Return the median, the minimum and the maximum of ``values`` as a dict."""
+    values = list(values)
+    return {
+        "median": significant(median(values)),
+        "min": significant(min(values)),
+        "max": significant(max(values)),
+    }
+
+
+def median_curve(curves):
+    """Return the median at each position over several curves, as long as the shortest of them."""
+    return [significant(median(at_position)) for at_position in zip(*curves)]
+
+
+def significant(value, digits=4):
+    """Return ``value`` rounded to ``digits`` significant digits: a timing is good for four."""
+    return float(f"{value:.{digits}g}")
+
+
+def save(record, path):
+    """Write ``record`` to ``path`` as JSON, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(record, indent=None, separators=(",", ":")) + "\n")
+
+
+def write_whole(path, text):
+    """Write ``text`` beside ``path`` and move it there, so that nobody finds half a file."""
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(beside, 0o644)
+    os.replace(beside, path)
+
+
+def load(path):
+    """Return the ``Record`` at ``path``; of a race, the ``results`` are Records, too.
+
+    Raises:
+        ValueError: the file is of another schema.
+    """
+    found = json.loads(Path(path).read_text(encoding="utf-8"))
+    if found.get("schema") != SCHEMA:
+        raise ValueError(
+            f"{path} is of schema {found.get('schema')}, this code reads {SCHEMA}: "
+            "measure it again."
+        )
+    return Record(with_results_as_records(found) if "results" in found else found)
+
+
+def file_name(record):
+    """Return the name under which a record is kept: rung, variant and workload."""
+    workload, variant = record["workload"], record["variant"]
+    parts = [record["rung"]]
+    if variant["allocator"] != variant["rung_allocator"]:
+        parts.append(variant["allocator"])
+    if variant["compile_mode"]:
+        parts.append(variant["compile_mode"])
+    if variant["cache_length"]:
+        parts.append(f"cache{variant['cache_length']}")
+    if not variant["stop_check"]:
+        parts.append("no-check")
+    parts += [workload["model"], f"b{workload['batch_size']}", f"p{workload['prompt_tokens']}"]
+    parts += [f"n{workload['new_tokens']}", workload["dtype"]]
+    return slug("_".join(parts)) + ".json"
+
+
+def slug(text):
+    """Return ``text`` as a file name: letters, digits, dots, hyphens and underscores."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")

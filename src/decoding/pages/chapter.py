@@ -1,0 +1,255 @@
+"""What every chapter of the book begins with: a workload for this machine, and its records.
+
+A chapter asks for a measurement; it is run if this machine has no recent record of it. Without a GPU
+a chapter runs small, on a tiny model, and says so. While the book is redrawn, nothing is measured: every
+chapter shows the book's records.
+"""
+
+import inspect
+import json
+from dataclasses import asdict
+
+import torch
+from IPython import get_ipython
+from IPython.display import Markdown, display
+
+from decoding import RUNGS, generate, load_model, measuring
+from decoding.measuring import MeasurementError, NeedsGpu, NotMeasured, NotRecorded, Record
+from decoding.measuring.fingerprint import fingerprint
+from decoding.measuring.machine import machine
+from decoding.measuring.records import file_name, slug
+from decoding.measuring.snapshots import events_from_snapshot, load_events, save_events, segments_of
+from decoding.measuring.timeline import Timeline
+
+from .machines import BOOK_DTYPE, book_folder, workload
+from .shelf import Shelf
+
+
+class Chapter:
+    """A chapter at work on this machine.
+
+    Args:
+        name: the chapter's number or name, as in its file's name.
+        sitting: how it is run; default: as this kernel was configured.
+
+    Attributes:
+        on_gpu: whether there is a CUDA GPU; if not, everything runs small.
+        machine: what a record says of the machine.
+        batched, single: the two workloads of the book: batch 32 with 512 new tokens and batch 1
+            with 256 (on a CPU: smaller).
+        shelf: its records.
+    """
+
+    def __init__(self, name, sitting=None):
+        self.name = name
+        self.shelf = Shelf(sitting)
+        self.machine = self.shelf.machine
+        self.on_gpu = self.machine["device"] == "cuda"
+        dtype = BOOK_DTYPE if self.shelf.redrawing else None
+        self.batched = workload(self.machine, batch_size=32, new_tokens=512, dtype=dtype)
+        self.single = workload(self.machine, batch_size=1, new_tokens=256, dtype=dtype)
+        if shell := get_ipython():
+            shell.set_custom_exc((MeasurementError,), _one_sentence)
+        _tell(self._introduction())
+
+    def _introduction(self):
+        if not self.on_gpu:
+            return (
+                "**Running small.** PyTorch sees no CUDA GPU here, so this notebook decodes a few tokens "
+                "with a tiny model on the CPU. Every cell works, but times and shapes of curves mean "
+                "nothing here: the rendered book shows what a GPU gives."
+            )
+        batched, single = self.batched, self.single
+        what = "Drawn from records of" if self.shelf.redrawing else "Running on"
+        return (
+            f"{what} **{self.machine['gpu']}**: {batched.model}, {batched.dtype}, prompts of "
+            f"{batched.prompt_tokens} tokens; batch {batched.batch_size} with {batched.new_tokens} new "
+            f"tokens and batch 1 with {single.new_tokens}; {batched.repeats} timed runs after a cold one."
+        )
+
+    @property
+    def device(self):
+        """Where a cell computes on the spot: ``"cuda"``, or ``"cpu"`` where there is no GPU.
+
+        Raises:
+            NeedsGpu: the page is redrawn with a GPU's records on a machine without one.
+        """
+        if self.on_gpu and not torch.cuda.is_available():
+            raise NeedsGpu("This part computes on a CUDA GPU, and there is none here.")
+        return "cuda" if self.on_gpu else "cpu"
+
+    def measure(self, rung, workload=None, *, environment=None, **options):
+        """Return a ``Record`` of ``rung`` on ``workload`` (default: ``batched``), as ``measure`` does.
+
+        A recent record is read in place of measuring: one of the last six hours (or of as many days
+        as ``record --reuse-days`` says), from this kind of machine with the same versions, whose
+        code has not changed since.
+
+        If the measurement fails, for want of memory say, the page says so and goes on: the record's
+        numbers are nan.
+        """
+        workload = workload or self.batched
+        variant = measuring.describe_variant(rung, workload, environment=environment, **options)
+        name = file_name({"rung": rung, "variant": variant, "workload": asdict(workload)})
+        try:
+            record = self.shelf.recent_or(
+                name,
+                [rung],
+                lambda: measuring.measure(rung, workload, environment=environment, **options),
+            )
+        except NotRecorded:
+            raise
+        except MeasurementError as error:
+            what = (rung, RUNGS[rung].label, variant, asdict(workload), self.machine)
+            record = Record.failed(*what, str(error))
+        if record.error:
+            _tell(f"*Not measured: {record.name} at batch {record.batch}: {record.error}*")
+        return record
+
+    def race(self, name, entrants, workload=None, **arguments):
+        """Return the result of ``measuring.race``, kept under ``name`` and read while recent.
+
+        If the race fails, the page says so and goes on: its records' numbers are nan.
+        """
+        workload = workload or self.batched
+        rungs = [entrant["rung"] for entrant in entrants.values()]
+        try:
+            found = self.shelf.recent_or(
+                f"race_{slug(name)}.json",
+                rungs,
+                lambda: measuring.race(entrants, workload, **arguments),
+                _asked(entrants, workload, arguments),
+            )
+        except NotRecorded:
+            raise
+        except MeasurementError as error:
+            _tell(f"*Not measured: {error}*")
+            return _failed_race(entrants, workload, self.machine, str(error))
+        return found
+
+    def trace(self, name, entrants, workload=None, *, first_token=64, tokens=4):
+        """Return a ``Timeline`` of a few tokens for each label; without a GPU, those of the book.
+
+        Raises:
+            NotMeasured: the trace failed on this machine.
+        """
+        workload = workload or self.single
+        span = {"first_token": first_token, "tokens": tokens}
+        found = self._on_a_gpu(
+            f"trace_{slug(name)}.json",
+            [entrant["rung"] for entrant in entrants.values()],
+            lambda: measuring.trace(entrants, workload, **span),
+            json.dumps([entrants, asdict(workload), first_token, tokens], sort_keys=True),
+        )
+        return {label: Timeline.from_dict(kept) for label, kept in found["timelines"].items()}
+
+    def allocations(self, rung, workload=None, *, environment=None, **options):
+        """Return what the caching allocator was asked for; without a GPU, what the book recorded.
+
+        Returns:
+            A dict with ``events`` and ``marks`` for ``allocator.replay``, ``allocated_mib`` and
+            ``reserved_mib`` after every token, and ``segments``, the state at the end, for
+            ``drawing.draw_segments``.
+
+        Raises:
+            NotMeasured: the run failed on this machine.
+        """
+        workload = workload or self.batched
+        variant = measuring.describe_variant(rung, workload, environment=environment)
+        file = f"allocations_{rung}_{variant['allocator']}.json"
+        folder = self.shelf.folder if self.on_gpu else book_folder()
+        events = (folder / file).with_suffix(".npz")
+
+        def recorded():
+            found = measuring.allocations(rung, workload, environment=environment, **options)
+            folder.mkdir(parents=True, exist_ok=True)
+            snapshot = found.pop("snapshot")
+            save_events(events, *events_from_snapshot(snapshot, times_us=found.pop("marks_us")))
+            return found | {"segments": segments_of(snapshot)}
+
+        kept = self._on_a_gpu(file, [rung], recorded, json.dumps(asdict(workload)))
+        loaded, marks = load_events(events)
+        return kept | {"events": loaded, "marks": marks}
+
+    def evidence(self, name, find):
+        """Return what ``find()`` finds, kept as a record under ``name``; without a GPU, the book's.
+
+        For small experiments that are no measurement of a rung.
+
+        Args:
+            name: of the record.
+            find: a function of a module, without arguments; returns what JSON can hold.
+
+        Raises:
+            NotMeasured: the experiment failed on this machine.
+        """
+        return self._on_a_gpu(
+            f"{slug(name)}.json",
+            (),
+            lambda: {"machine": machine(), "found": find()},
+            fingerprint((), [inspect.getsource(inspect.getmodule(find))]),
+        )["found"]
+
+    def _on_a_gpu(self, file, rungs, measured, asked):
+        """A recent record or a new one; without a GPU the book's, and the page says so."""
+        if not self.on_gpu:
+            _tell("*No GPU here: what follows is the book's recording.*")
+            return self.shelf.of_the_book(file)
+        try:
+            return self.shelf.recent_or(file, rungs, measured, asked)
+        except NotRecorded:
+            raise
+        except MeasurementError as error:
+            raise NotMeasured(str(error)) from error
+
+    def check_tokens(self, *rungs, batch_size=4, prompt_tokens=16, new_tokens=48):
+        """Assert that ``rungs`` choose the tokens of transformers' ``generate``, in float32.
+
+        One check never stops early, one stops on an id that really occurs.
+
+        Raises:
+            AssertionError: a token differs.
+        """
+        small = not (self.on_gpu and torch.cuda.is_available())
+        model = load_model("gpt2-tiny" if small else "gpt2", dtype=torch.float32)
+        generator = torch.Generator().manual_seed(1)
+        shape = (batch_size, prompt_tokens)
+        ids = torch.randint(model.config.vocab_size, shape, generator=generator).to(model.device)
+        greedy = {"do_sample": False, "max_new_tokens": new_tokens}
+        greedy["attention_mask"] = torch.ones_like(ids)
+        expected = model.generate(ids, eos_token_id=None, pad_token_id=None, **greedy)
+        eos = expected[0, prompt_tokens + new_tokens // 2].item()
+        stopped = model.generate(ids, eos_token_id=eos, pad_token_id=eos, **greedy)
+        for rung in rungs:
+            for end, reference in ((None, expected), (eos, stopped)):
+                found = generate(model, ids, rung=rung, max_new_tokens=new_tokens, eos_token_id=end)
+                assert torch.equal(found, reference), f"{rung} chose other tokens (eos={end})"
+        names = ", ".join(f"`{rung}`" for rung in rungs)
+        _tell(
+            f"Same tokens: {names} and transformers' own `generate` chose the same "
+            f"{batch_size} × {new_tokens} tokens in float32, with and without an end-of-sequence id"
+            f"{', with a tiny model on a CPU' if small else ''}."
+        )
+
+
+def _tell(text):
+    display(Markdown(text))
+
+
+def _one_sentence(shell, kind, error, traceback, tb_offset=None):
+    """What Jupyter shows of an error that is no fault in the code: the sentence alone."""
+    shell._showtraceback(kind, error, [str(error)])
+    return [str(error)]
+
+
+def _asked(entrants, workload, arguments):
+    return json.dumps([entrants, asdict(workload), arguments], sort_keys=True)
+
+
+def _failed_race(entrants, workload, machine, reason):
+    """The result of a race that did not finish: a failed record for every entrant."""
+    failed = {
+        label: Record.failed(entrant["rung"], label, None, asdict(workload), machine, reason)
+        for label, entrant in entrants.items()
+    }
+    return {"machine": machine, "workload": asdict(workload), "results": failed}

@@ -1,0 +1,122 @@
+"""Which cells of a notebook a cell depends on, by the names that it reads.
+
+It is told from the source alone, so it errs on the side of too many. Names that a cell imports count
+for nothing.
+"""
+
+import ast
+import symtable
+from functools import cache
+from typing import NamedTuple
+
+from decoding.measuring.fingerprint import tree_of_cell
+
+CHANGING = frozenset(
+    ("add", "append", "clear", "extend", "insert", "pop", "remove", "setdefault", "sort", "update")
+)
+FOR_SURE = (ast.Assign, ast.AnnAssign, ast.FunctionDef, ast.ClassDef, ast.For, ast.With)
+
+
+class Names(NamedTuple):
+    """The names of a cell.
+
+    Attributes:
+        reads: those that other cells must have given.
+        gives: those that it sets, whatever stood there before.
+        changes: those that it may set or change.
+    """
+
+    reads: frozenset
+    gives: frozenset
+    changes: frozenset
+
+
+@cache
+def names_in(source):
+    """Return the ``Names`` of a cell.
+
+    Raises:
+        SyntaxError: it is no Python.
+    """
+    reads, gives, changes = set(), set(), set()
+    for statement in tree_of_cell(source).body:
+        table = symtable.symtable(ast.unparse(statement), "cell", "exec")
+        assigned = {one.get_name() for one in table.get_symbols() if one.is_assigned()}
+        assigned |= {one.get_name() for one in table.get_symbols() if one.is_namespace()}
+        targets = _targets(statement)
+        reads |= _read(table) - gives - targets
+        if isinstance(statement, FOR_SURE):
+            gives |= targets or assigned
+        changes |= assigned | _changed(statement)
+    return Names(frozenset(reads), frozenset(gives), frozenset(changes))
+
+
+def cells_behind(names):
+    """Return the positions of the cells that the last one depends on, directly or through others.
+
+    Args:
+        names: of code cells, in order; the last may also be of an expression.
+
+    Returns:
+        A sorted list.
+    """
+    last = len(names) - 1
+    found, open_ = set(), {last}
+    while open_:
+        at = open_.pop()
+        for name in names[at].reads:
+            # What a function reads may be set after the function is.
+            new = _setters(names, name, at) or _setters(names, name, last)
+            open_ |= new - found - {last}
+            found |= new
+    return sorted(found - {last})
+
+
+def _setters(names, name, before):
+    """The cells before ``before`` that make ``name`` what it is there."""
+    found = set()
+    for at in range(before - 1, -1, -1):
+        if name in names[at].changes:
+            found.add(at)
+        if name in names[at].gives:
+            break
+    return found
+
+
+def _read(table):
+    """The global names that a scope or one inside it reads."""
+    top = table.get_type() == "module"
+    own = {
+        one.get_name()
+        for one in table.get_symbols()
+        if one.is_referenced() and (top or one.is_global())
+    }
+    return own.union(*(_read(child) for child in table.get_children()))
+
+
+def _targets(statement):
+    """The names that a loop or a context sets before its body reads them."""
+    if isinstance(statement, ast.For):
+        parts = [statement.target]
+    elif isinstance(statement, ast.With):
+        parts = [item.optional_vars for item in statement.items if item.optional_vars]
+    else:
+        return set()
+    nodes = [node for part in parts for node in ast.walk(part)]
+    return {node.id for node in nodes if isinstance(node, ast.Name)}
+
+
+def _changed(statement):
+    """The names of objects in which a statement sets a part, or that it fills by a method."""
+    found = set()
+    for node in ast.walk(statement):
+        part = node if isinstance(node, ast.Subscript | ast.Attribute) else None
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            part = node.func if node.func.attr in CHANGING else None
+        elif part is None or isinstance(part.ctx, ast.Load):
+            continue
+        while isinstance(part, ast.Subscript | ast.Attribute):
+            part = part.value
+        if isinstance(part, ast.Name):
+            found.add(part.id)
+    return found

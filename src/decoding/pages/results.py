@@ -1,0 +1,414 @@
+"""What chapters conclude from records and timelines: each conclusion is defined once.
+
+Unless a name or a docstring says otherwise, times are in ms, memory is in MiB, shares go from 0 to 1.
+What was not measured is nan.
+"""
+
+import json
+from math import nan
+from statistics import median, quantiles
+from typing import NamedTuple
+
+import torch
+from transformers import GPT2Config
+
+from decoding.allocator import replay
+from decoding.drawing import LABELS, running_median
+from decoding.drawing.words import Words
+from decoding.measuring import Record, Workload
+from decoding.measuring.timeline import gaps
+from decoding.models import GPT2_SHAPES
+
+MIB = 2**20
+
+
+def ends(values, parts=8):
+    """Return the medians of the first and of the last eighth of ``values``; nan of no values.
+
+    Args:
+        values: in their order.
+        parts: 16 for sixteenths.
+    """
+    if not values:
+        return nan, nan
+    length = max(1, len(values) // parts)
+    return median(values[:length]), median(values[-length:])
+
+
+def growth(values, parts=8):
+    """Return how many times the first eighth of ``values`` the last is, both as in ``ends``."""
+    first, last = ends(values, parts)
+    return last / first
+
+
+def pace(record):
+    """Return the shortest and the longest time per token along a run, smoothed as in its curve."""
+    smooth = running_median(record.curve) if record.curve else [nan]
+    return min(smooth), max(smooth)
+
+
+def speed(before, after):
+    """Return how many times as fast as ``before`` a token of ``after`` is, two records."""
+    return before.ms / after.ms
+
+
+def busy_ends(record):
+    """Return the GPU's busy time per token at the beginning and at the end of a run."""
+    curve = (record.get("gpu") or record).get("curve_busy_ms") or [nan]
+    return curve[0], curve[-1]
+
+
+def cold_ends(record):
+    """Return ``ends`` of the times per token in the first, cold run."""
+    return ends((record.get("time") or {}).get("cold_curve_ms"))
+
+
+class Clocks(NamedTuple):
+    """The time of the token at a position, the GPU's busy time for it, and the busy share."""
+
+    position: float
+    ms: float
+    busy_ms: float
+    share: float
+
+
+def two_clocks(record):
+    """Return the time of a token beside the GPU's busy time, along the run.
+
+    Returns:
+        A list of ``Clocks``, at least two: of nan where the GPU was not watched.
+    """
+    gpu, rows = record.get("gpu") or {}, []
+    smooth = running_median(record.curve) if record.curve else []
+    for step, busy in zip(gpu.get("curve_steps", ()), gpu.get("curve_busy_ms", ())):
+        time = smooth[round(step) - 1]
+        position = record["workload"]["prompt_tokens"] + round(step)
+        rows.append(Clocks(position, time, busy, min(1, busy / time)))
+    return rows or [Clocks(nan, nan, nan, nan)] * 2
+
+
+def payback(before, after):
+    """Return what a costlier first run needs until its faster tokens have paid for it.
+
+    Returns:
+        By how many seconds the first run of ``after`` is longer than a later one, more than that of
+        ``before``; and after how many tokens that is won back, nan where no token is faster.
+    """
+    spent = _first_run_extra(after) - _first_run_extra(before)
+    saved = before.ms - after.ms
+    return spent / 1000, spent / saved if saved > 0 else nan
+
+
+def _first_run_extra(record):
+    time = record.get("time") or {}
+    return time.get("cold_total_ms", nan) - time.get("total_ms", {}).get("median", nan)
+
+
+def shape_of(workload):
+    """Return the configuration of the GPT-2 that a workload decodes."""
+    return GPT2Config(**GPT2_SHAPES[workload.model], bos_token_id=None, eos_token_id=None)
+
+
+def token_bytes(workload):
+    """Return the bytes of one token's keys and values, in one row: 2 · layers · width · bytes."""
+    shape = shape_of(workload)
+    return 2 * shape.n_layer * shape.n_embd * getattr(torch, workload.dtype).itemsize
+
+
+def cache_mib(workload, positions):
+    """Return the size of the KV cache of ``workload`` that holds ``positions`` tokens a row."""
+    return workload.batch_size * positions * token_bytes(workload) / MIB
+
+
+def logits_mib(workload, positions):
+    """Return the size of the logits of ``positions`` tokens a row."""
+    numbers = workload.batch_size * positions * shape_of(workload).vocab_size
+    return numbers * getattr(torch, workload.dtype).itemsize / MIB
+
+
+def allocated_ends(record):
+    """Return the memory that is allocated after the first token of a run and after the last."""
+    allocated = (record.get("memory") or {}).get("allocated_mib") or [nan]
+    return allocated[0], allocated[-1]
+
+
+def allocated_growth(record):
+    """Return by how much the allocated memory grows from the first token of a run to the last."""
+    first, last = allocated_ends(record)
+    return last - first
+
+
+def retries(record):
+    """Return at which tokens the allocator gave memory back, and what that took in the cold run.
+
+    Returns:
+        A list of tuples: the token; MiB given back; its time; the median time of the tokens around
+        it, eight on either side.
+    """
+    reserved = (record.get("memory") or {}).get("reserved_mib") or []
+    cold = (record.get("time") or {}).get("cold_curve_ms") or []
+    return [
+        (
+            token,
+            reserved[token - 1] - reserved[token],
+            cold[token - 1],
+            median(cold[max(0, token - 9) : token + 8]),
+        )
+        for token in range(1, len(reserved))
+        if reserved[token] < reserved[token - 1]
+    ]
+
+
+def cost_of_retries(record):
+    """Return what ``retries`` cost in the cold run.
+
+    Returns:
+        By how much the token of a retry is longer than those around it, the median; and the share
+        of all retries in the time of the run. nan where there was none.
+    """
+    longer = [time - around for _, _, time, around in retries(record)]
+    if not longer:
+        return nan, nan
+    cost = median(longer)
+    return cost, max(0, cost) * len(longer) / sum(record["time"]["cold_curve_ms"])
+
+
+def times_full(record):
+    """Return how often the allocator came to the end of the card in one run."""
+    return (record.get("memory") or {}).get("alloc_retries", nan)
+
+
+def most_segments(record):
+    """Return the largest number of segments that the allocator held in one run."""
+    return (record.get("memory") or {}).get("segments", nan)
+
+
+def reserved_along(record):
+    """Return the memory that is reserved after every token of a run; one nan if not measured."""
+    return (record.get("memory") or {}).get("reserved_mib") or [nan]
+
+
+def workload_of(recording):
+    """Return the ``Workload`` whose allocations ``Chapter.allocations`` gave."""
+    return Workload(**json.loads(recording["asked"]))
+
+
+def real_and_model(rung, recording, models):
+    """Return the memory of a recorded run beside what the model of the allocator makes of it.
+
+    Args:
+        rung: the loop that ran.
+        recording: as ``Chapter.allocations`` returns it.
+        models: expandable or not -> what ``replay`` returns of its events.
+
+    Returns:
+        Three records with nothing but memory: the recording, the model, the model with
+        expandable segments.
+    """
+    shown = [(found, "default") for found in (recording, models[False])]
+    shown.append((models[True], "expandable_segments"))
+    return [
+        Record(
+            {
+                "rung": rung,
+                "label": LABELS[rung],
+                "variant": {"allocator": allocator, "rung_allocator": "default"},
+                "workload": {"prompt_tokens": workload_of(recording).prompt_tokens},
+                "memory": {key: found[key] for key in ("allocated_mib", "reserved_mib")},
+            }
+        )
+        for found, allocator in shown
+    ]
+
+
+def layouts(recording, positions=8, **setting):
+    """Return the segments that the model of the allocator holds along a recorded run.
+
+    Args:
+        recording: as ``Chapter.allocations`` returns it.
+        positions: at how many tokens, evenly spaced from the first to the last.
+        **setting: of the ``CachingAllocator``.
+
+    Returns:
+        A dict, number of new tokens -> segments.
+    """
+    events, marks = recording["events"], recording["marks"]
+    tokens = {round(at * (len(marks) - 1) / (positions - 1)) for at in range(positions)}
+    return {
+        token + 1: replay(events, marks[: token + 1], **setting)["allocator"].layout()
+        for token in sorted(tokens)
+    }
+
+
+def short(chapter, workload):
+    """Return ``workload`` as races have it: prompts of 32 tokens, 128 new ones; on a CPU as it is."""
+    return workload.but(prompt_tokens=32, new_tokens=128) if chapter.on_gpu else workload
+
+
+def races(chapter, name, entrants, sizes=(1, 8, 32, 128)):
+    """Return what one race finds at several batch sizes: batch size -> loop -> ``Record``.
+
+    Args:
+        chapter: the ``Chapter`` that keeps the races, as ``{name}_b{size}``.
+        name, entrants: as for its ``race``. The workload is ``short``, in five rounds, with the busy
+            time measured, too.
+        sizes: the batch sizes on a GPU; on a CPU they are 1 and 2.
+    """
+    found = {}
+    for size in sizes if chapter.on_gpu else (1, 2):
+        work = short(chapter, chapter.batched).but(batch_size=size, repeats=5)
+        found[size] = chapter.race(f"{name}_b{size}", entrants, work, busy=True)["results"]
+    return found
+
+
+def cost_of_check(race):
+    """Return what the check costs in a token, in µs.
+
+    Args:
+        race: the ``results`` of a race: loop -> ``Record``.
+    """
+    return 1000 * (race["check"].ms - race["no check"].ms)
+
+
+def share_of_check(race):
+    """Return which share of a checked token the check costs."""
+    return 1 - race["no check"].ms / race["check"].ms
+
+
+def saved(race):
+    """Return which share of a checked token two streams save."""
+    return 1 - race["two streams"].ms / race["check"].ms
+
+
+def saved_range(race):
+    """Return the least and the most that two streams save, by the extremes of the runs."""
+    two, check = race["two streams"], race["check"]
+    return 1 - two.high / check.low, 1 - two.low / check.high
+
+
+def above_bound(race):
+    """Return by which share two streams are slower than the loop that never asks."""
+    return race["two streams"].ms / race["no check"].ms - 1
+
+
+def parts_of_gap(timeline):
+    """Return what the GPU's wait between two tokens is made of, in µs.
+
+    Args:
+        timeline: a ``Timeline`` of a loop with a stop check.
+
+    Returns:
+        A dict, part -> the median over all neighbouring tokens.
+    """
+    found = [_parts_behind(timeline, token) for token in timeline.tokens[:-1]]
+    return {name: median(each[name] for each in found) for name in found[0]}
+
+
+def _parts_behind(timeline, token):
+    kernels = [item for lane in timeline.lanes.values() for item in lane if item.kind == "kernel"]
+    done = max(item.end_us for item in kernels if item.token == token)
+    begun = min(item.start_us for item in kernels if item.token == token + 1)
+    told = max(one.end_us for one in timeline.launches if one.token == token and one.blocking)
+    called = min(one.start_us for one in timeline.launches if one.token == token + 1)
+    steps = {item.token: item.start_us for item in timeline.host if item.name == "decode_step"}
+    return {
+        "the flag travels, the host wakes up": told - done,
+        "the host leaves the check and enters the next step": steps[token + 1] - told,
+        "Python: guards, arguments, no call into CUDA": called - steps[token + 1],
+        "copies of the inputs, the graph's launch, its first kernel": begun - called,
+    }
+
+
+def host_side(timeline):
+    """Return what a decode step takes of the host, for one token.
+
+    Returns:
+        How long it is inside the step, in µs (median); how many calls into CUDA it makes that do not
+        block (mean); how long it is inside the step before the first of them, in µs (median).
+    """
+    steps = [item for item in timeline.host if item.name == "decode_step"]
+    calls = [call for call in timeline.launches if not call.blocking]
+    inside = median(step.end_us - step.start_us for step in steps)
+    first = median(
+        min(call.start_us for call in calls if call.start_us >= step.start_us) - step.start_us
+        for step in steps
+    )
+    return inside, sum(call.count for call in calls) / len(steps), first
+
+
+def standing_us(timeline):
+    """Return for how many µs of a token the host stands still."""
+    still = sum(call.end_us - call.start_us for call in timeline.launches if call.blocking)
+    return still / len(timeline.tokens)
+
+
+def idle_us(timeline):
+    """Return for how many µs of a token the GPU is idle."""
+    return timeline.idle * timeline.extent[1] / len(timeline.tokens)
+
+
+def pauses_us(timeline):
+    """Return for how many µs of a token the GPU is idle in pauses of less than a microsecond."""
+    long = sum(end - begin for begin, end in gaps(timeline, min_us=1))
+    return (timeline.idle * timeline.extent[1] - long) / len(timeline.tokens)
+
+
+def launches(watched, loop):
+    """Return, for every token of ``loop``, how long its launch took and how long it took in all."""
+    seen = watched["loops"][loop]
+    pairs = zip(seen["launch_us"], seen["wait_us"], strict=True)
+    return [(launch / 1000, (launch + wait) / 1000) for launch, wait in pairs]
+
+
+def middle(values):
+    """Return the ends of the middle eight tenths of ``values``."""
+    tenths = quantiles(values, n=10)
+    return tenths[0], tenths[-1]
+
+
+def totals(race):
+    """Return the results of a race by the time of whole runs, prefill included: slowest first.
+
+    Args:
+        race: the ``results`` of a race: loop -> ``Record``.
+
+    Returns:
+        A dict, loop -> ``Record`` whose time per token is that of the run divided by its tokens.
+    """
+    found = {
+        loop: result
+        if result.error
+        else Record({"per_token_ms": result["total_per_token_ms"]}, label=loop)
+        for loop, result in race.items()
+    }
+    return dict(sorted(found.items(), key=lambda item: -item[1].ms))
+
+
+def token_sets(race):
+    """Return which loops of a race chose the same tokens: lists of their labels."""
+    sets = {}
+    for loop, result in race.items():
+        if not result.error:
+            sets.setdefault(result["tokens_sha256"], []).append(LABELS.get(loop, loop))
+    return list(sets.values())
+
+
+def disagree(record):
+    """Return whether two runs of a record's process chose different tokens."""
+    return any("different tokens" in note for note in record["notes"])
+
+
+def differing(repeats, **case):
+    """Return how many runs of ``repeated_runs`` differ from the first of their case.
+
+    Args:
+        repeats: what ``repeated_runs`` returns.
+        **case: which cases count: ``with_cudnn=True``, ``batch_size=1``.
+    """
+    return sum(one["differ"] for one in repeats["cases"] if case.items() <= one.items())
+
+
+def cudnn_version(repeats):
+    """Return the version of cuDNN with which ``repeated_runs`` ran: 9.19.0."""
+    found = repeats["cudnn"] or 0
+    return Words(f"{found // 10000}.{found // 100 % 100}.{found % 100}")
