@@ -21,7 +21,7 @@ lab: $(VENV)/.book  ## Open the notebooks in JupyterLab
 test: $(VENV)/.test  ## Check the style and run all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 record: $(VENV)/.book  ## Execute the notebooks on this machine's GPU, in place (NB=02 for one)
 	$(BIN)/python -m decoding record $(NB)

@@ -1,36 +1,42 @@
 """The book, built once for all tests that look at its pages; and what every process inherits."""
 
 import os
+from pathlib import Path
 
 # Before torch and the hub's client are imported, which read them then: the tests' models are too small
 # for two threads, and no test may wait for a network.
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 import pytest  # noqa: E402
+from filelock import FileLock  # noqa: E402
 from pages import ROOT, build  # noqa: E402
 
+LONGEST = ("test_notebooks.py", "test_pages.py", "test_generate.py")
 
-@pytest.hookimpl(tryfirst=True)
+
 def pytest_collection_modifyitems(items):
-    """Run what takes long first, and what needs the built book, or the GPU, in one process."""
-    for item in items:
-        if {"book", "small_book"} & set(item.fixturenames):
-            item.add_marker(pytest.mark.xdist_group("book"))
-        if item.get_closest_marker("gpu"):
-            item.add_marker(pytest.mark.xdist_group("gpu"))
-    items.sort(
-        key=lambda item: (not item.get_closest_marker("xdist_group"), "notebook" not in item.name)
-    )
+    """Begin with the files that take longest: two processes then end together."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session")
-def book(tmp_path_factory):
-    """The folder with the pages of the book as it stands."""
-    return build(ROOT, tmp_path_factory.mktemp("book"))
-
-
-@pytest.fixture(scope="session")
-def records(tmp_path_factory, worker_id):
-    """A folder for the records of small runs, the same for all processes of this session."""
+def shared(tmp_path_factory, worker_id):
+    """A folder that all processes of this session share."""
     own = tmp_path_factory.getbasetemp()
-    return (own if worker_id == "master" else own.parent) / "records"
+    return own if worker_id == "master" else own.parent
+
+
+@pytest.fixture(scope="session")
+def book(shared):
+    """The folder with the pages of the book as it stands, built by the first that needs it."""
+    built = shared / "book_is_built"
+    with FileLock(shared / "book.lock"):
+        if not built.exists():
+            built.write_text(str(build(ROOT, shared / "book")))
+    return Path(built.read_text())
+
+
+@pytest.fixture(scope="session")
+def records(shared):
+    """A folder for the records of small runs: what one notebook has measured, others read."""
+    return shared / "records"

@@ -32,6 +32,11 @@ def markdown_of(page):
     return [cell.source for cell in cells if cell.cell_type == "markdown"]
 
 
+def code_of(page):
+    cells = nbformat.read(ROOT / f"{page}.ipynb", as_version=4).cells
+    return "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+
+
 def test_the_table_of_contents_names_every_page_there_is():
     there = {f"book/{path.stem}" for path in (ROOT / "book").glob("*.md")}
     there |= {f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("*.ipynb")}
@@ -107,7 +112,7 @@ class TestEveryChapter:
         assert len(folded) == len(main.select("div.solution")) == len(exercises)
         if page != CHAPTERS[0]:  # the first step has none before it
             assert main.select(".ttb-step-card"), "no step card"
-            assert main.select(".highlight-diff"), "no diff from the step before"
+            assert "drawing.diff(" in code_of(page), "no diff from the step before"
 
     def test_it_links_terms_and_sources(self, soups, page):
         main = soups[page].find("article")

@@ -417,6 +417,12 @@ class TestRedrawing:
         assert stored_in(notebook.cells[3]) == {"a": "measured"}
         assert stamp.examine(notebook) == ("fresh", [])
 
+    def test_whatever_fails_on_the_spot_keeps_what_it_has(self, spot, tmp_path):
+        failing = cell("raise RuntimeError\na = 1", "on-the-spot")
+        notebook = self.redrawn(tmp_path, failing, *spot[1:], earlier=["measured"] * 3)
+        assert [shown(one) for one in notebook.cells[:3]] == ["measured", "measured", "2\n"]
+        assert stamp.examine(notebook) == ("fresh", [])
+
     def test_what_was_never_measured_on_the_spot_waits(self, spot, tmp_path):
         notebook = self.redrawn(tmp_path, *spot)
         assert [shown(one) for one in notebook.cells[:3]] == [WAITING, WAITING, "2\n"]

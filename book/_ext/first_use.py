@@ -15,7 +15,14 @@ EVERYDAY = {
     *("segment", "segments", "stream", "streams", "synchronize", "temperature", "timeline"),
     *("trace", "profiler"),
 }
-CLOSED = (nodes.reference, nodes.literal, nodes.title, nodes.raw, addnodes.pending_xref)
+CLOSED = (
+    nodes.reference,
+    nodes.literal,
+    nodes.title,
+    nodes.table,
+    nodes.raw,
+    addnodes.pending_xref,
+)
 
 
 def links_of(app):

@@ -16,8 +16,12 @@ ON_THE_SPOT = "on-the-spot"  # the tag of cells that measure without leaving a r
 EXCUSED = ("NotRecorded", "NotMeasured", "NeedsGpu")  # classes of errors
 
 
-def stopped_cells(notebook):
+def stopped_cells(notebook, excused=()):
     """Return the cells that an excused error stopped, or that miss a name from such a cell.
+
+    Args:
+        notebook: after it was executed.
+        excused: the ids of cells of which every error is excused.
 
     Returns:
         A dict, cell id -> error output, in order.
@@ -33,7 +37,7 @@ def stopped_cells(notebook):
             continue
         behind = {cells[at].id for at in cells_behind(names)}
         misses_a_name = error.ename == "NameError" and behind & stopped.keys()
-        if error.ename not in EXCUSED and not misses_a_name:
+        if cell.id not in excused and error.ename not in EXCUSED and not misses_a_name:
             raise CellExecutionError.from_cell_and_msg(cell, error)
         stopped[cell.id] = error
     return stopped
@@ -76,12 +80,12 @@ def keep(notebook, before):
 
 def _foreign(notebook):
     """The ids of the cells that only a GPU can fill, and of those that depend on them."""
-    cells, names, found = code_cells(notebook), [], set()
-    stopped = stopped_cells(notebook)
+    cells, names = code_cells(notebook), []
+    found = {cell.id for cell in cells if ON_THE_SPOT in cell.metadata.get("tags", ())}
+    found |= stopped_cells(notebook, excused=found).keys()
     for cell in cells:
         names.append(names_in(cell.source))
-        measures = ON_THE_SPOT in cell.metadata.get("tags", ())
-        if measures or cell.id in stopped or found & {cells[at].id for at in cells_behind(names)}:
+        if found & {cells[at].id for at in cells_behind(names)}:
             found.add(cell.id)
     return found
 
