@@ -162,6 +162,12 @@ def test_words_carry_their_unit_and_show_without_quotes():
     assert repr("about " + words.ms(2) + " a token") == "about 2.00 ms a token"
 
 
+def test_several_values_are_listed():
+    assert words.listed([8, 32, 1280]) == "8, 32, 1,280"
+    assert words.listed((share for share in (0.4, math.nan)), words.percent) == "40 %, –"
+    assert words.listed([]) == "–"
+
+
 def test_what_was_not_measured_is_a_dash():
     for write in (words.ms, words.ratio, words.percent, words.mib, words.change, words.count):
         assert write(math.nan) == write(None) == "–"
@@ -516,6 +522,14 @@ def test_the_loops_of_the_ladder_have_a_diff():
     added = [line[1:] for line in by_name.splitlines() if line.startswith("+")]
     assert any("DynamicCache" in line for line in added)
     assert set(added) <= set(drawing.source("kv_cache").text.splitlines())
+
+
+def test_an_excerpt_is_one_whole_statement_of_a_loop():
+    shown = drawing.excerpt("compiled", "stop_check").text
+    assert shown.startswith("```python\nwith ranges.stop_check(step):\n    if eos_token_id")
+    assert shown.endswith("\n        break\n```")
+    with pytest.raises(ValueError, match="'no such words'"):
+        drawing.excerpt("compiled", "no such words")
 
 
 def test_source_is_a_block_of_code(tmp_path):

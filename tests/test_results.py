@@ -126,24 +126,33 @@ class TestCheck:
         assert results.above_bound(self.RACE) == pytest.approx(0.2)
 
 
+class TestRaces:
+    def raced(self, on_gpu):
+        asked = {}
+
+        def race(name, entrants, workload, **options):
+            asked[name] = (workload, options)
+            return {"results": entrants}
+
+        chapter = SimpleNamespace(on_gpu=on_gpu, batched=WORK, race=race)
+        found = results.races(chapter, "check", {"check": {"rung": "compiled"}}, sizes=(1, 8))
+        return found, asked
+
+    def test_each_batch_size_has_a_race_of_its_own(self):
+        found, asked = self.raced(on_gpu=True)
+        assert list(found) == [1, 8]
+        assert found[8] == {"check": {"rung": "compiled"}}
+        work, options = asked["check_b8"]
+        assert work == WORK.but(batch_size=8, prompt_tokens=32, new_tokens=128, repeats=5)
+        assert options == {"busy": True}
+
+    def test_a_cpu_has_small_batches_of_its_own_workload(self):
+        found, asked = self.raced(on_gpu=False)
+        assert list(found) == [1, 2]
+        assert asked["check_b2"][0] == WORK.but(batch_size=2, repeats=5)
+
+
 class TestTraces:
-    def test_the_parts_of_a_gap_in_turn(self):
-        def item(start, end, **more):
-            return SimpleNamespace(start_us=start, end_us=end, **more)
-
-        timeline = SimpleNamespace(
-            tokens=[1, 2, 3],
-            lanes={"a": [item(t * 100, t * 100 + 20, kind="kernel", token=t) for t in (1, 2, 3)]},
-            launches=[
-                item(t * 100 + begin, t * 100 + end, token=t, blocking=blocking)
-                for t in (1, 2, 3)
-                for begin, end, blocking in ((-10, 0, False), (15, 30, True))
-            ],
-            host=[item(t * 100 - 50, t * 100, name="decode_step", token=t) for t in (1, 2, 3)],
-        )
-        # Work ends at 20, the host knows at 30, enters the step at 50, calls at 90; a kernel at 100.
-        assert list(results.parts_of_gap(timeline).values()) == [10, 20, 40, 10]
-
     def test_the_hosts_side_of_a_token(self):
         steps = [HostRange("decode_step", t, t * 100, t * 100 + 60) for t in (1, 2)]
         calls = [
@@ -158,9 +167,7 @@ class TestTraces:
         kept = load(book_folder() / "trace_pipeline.json")["timelines"]["check"]
         timeline = Timeline.from_dict(kept)
         whole = timeline.extent[1] / len(timeline.tokens)
-        parts = results.parts_of_gap(timeline)
-        assert all(part > 0 for part in parts.values())
-        assert results.pauses_us(timeline) < sum(parts.values()) < results.idle_us(timeline) < whole
+        assert 0 < results.pauses_us(timeline) < results.idle_us(timeline) < whole
         assert 0 < results.standing_us(timeline) < whole
 
 

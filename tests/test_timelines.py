@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from decoding.drawing import draw, draw_schedule
+from decoding.drawing import draw, draw_one_of, draw_schedule
 from decoding.drawing.svg import for_page
 from decoding.drawing.theme import CHECK, COPY, IDLE, WIDE, WORK
 from decoding.measuring.timeline import SCHEDULES, HostRange, Launch, Timeline, Work
@@ -88,6 +88,14 @@ def test_two_timelines_are_drawn_at_one_scale(timeline):
     first = bars_of(draw(one, title="a", us_range=scale), WORK)
     assert bars_of(draw(two, title="b", us_range=scale), WORK)[: len(first)] == first
     assert bars_of(draw(one, title="a"), WORK) != first
+
+
+def test_one_of_several_says_how_long_its_tokens_take(timeline):
+    both = {"two": timeline.slice(1, 2), "one": timeline.slice(1, 1)}
+    picture = draw_one_of(both, "one", "The first", caption="Below.")
+    assert picture.title == "The first: 1 token in 0.1 ms, the GPU idle for 60 %"
+    same = draw(both["one"], title=picture.title, us_range=(0, 200), caption="Below.")
+    assert picture.svg == same.svg
 
 
 def test_the_longest_gap_of_each_token_is_labelled(timeline):

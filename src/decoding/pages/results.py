@@ -291,34 +291,6 @@ def above_bound(race):
     return race["two streams"].ms / race["no check"].ms - 1
 
 
-def parts_of_gap(timeline):
-    """Return what the GPU's wait between two tokens is made of, in µs.
-
-    Args:
-        timeline: a ``Timeline`` of a loop with a stop check.
-
-    Returns:
-        A dict, part -> the median over all neighbouring tokens.
-    """
-    found = [_parts_behind(timeline, token) for token in timeline.tokens[:-1]]
-    return {name: median(each[name] for each in found) for name in found[0]}
-
-
-def _parts_behind(timeline, token):
-    kernels = [item for lane in timeline.lanes.values() for item in lane if item.kind == "kernel"]
-    done = max(item.end_us for item in kernels if item.token == token)
-    begun = min(item.start_us for item in kernels if item.token == token + 1)
-    told = max(one.end_us for one in timeline.launches if one.token == token and one.blocking)
-    called = min(one.start_us for one in timeline.launches if one.token == token + 1)
-    steps = {item.token: item.start_us for item in timeline.host if item.name == "decode_step"}
-    return {
-        "the flag travels, the host wakes up": told - done,
-        "the host leaves the check and enters the next step": steps[token + 1] - told,
-        "Python: guards, arguments, no call into CUDA": called - steps[token + 1],
-        "copies of the inputs, the graph's launch, its first kernel": begun - called,
-    }
-
-
 def host_side(timeline):
     """Return what a decode step takes of the host, for one token.
 
