@@ -89,7 +89,6 @@ def visit(context, server):
         page.on("pageerror", lambda error: page.problems.append(str(error)))
         page.on("response", answered)
         page.goto(server + name)
-        page.wait_for_load_state("networkidle")
         return page
 
     yield open_page
