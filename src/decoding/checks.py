@@ -41,7 +41,14 @@ NEUTRAL = {
 #: Architectures whose ``config.is_decoder`` is False although they read from left to right only.
 DECODERS_ALL_THE_SAME = {"gpt_neox", "gpt_neox_japanese"}
 #: Architectures that cannot be decoded with our calls of ``forward``, and why.
-UNSUPPORTED = {}
+UNSUPPORTED = {
+    "cpmant": "it puts tokens of its own before the prompt",
+    "git": "it captions a picture",
+}
+#: Architectures whose positions transformers' ``generate`` counts from another number than ``forward``.
+_ROBERTA = ("camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta")
+for _name in (*_ROBERTA, "xlm-roberta-xl", "xmod"):
+    UNSUPPORTED[_name] = "transformers' generate and its forward count positions differently"
 #: Architectures that claim to support ``StaticCache`` and do so with masks of their ``generate`` only.
 NO_STATIC_CACHE = {"bloom", "opt"}
 

@@ -62,7 +62,8 @@ class FullLengthCache(StaticCache):
         return 0 if self.empty else super().get_seq_length(layer_idx)
 
     def update(self, keys, values, layer_idx, *args, **kwargs):
-        states = super().update(keys, values, layer_idx, *args, **kwargs)
+        # Under autocast the two may differ, and a StaticLayer has one dtype for both.
+        states = super().update(keys, values.to(keys.dtype), layer_idx, *args, **kwargs)
         if self.empty and layer_idx == len(self.layers) - 1:
             self.empty = False
         return states
@@ -101,7 +102,8 @@ class Prepared:
 
     def __init__(self, model, length, mode, stream):
         self.device, self.mode = model.device, mode
-        self.cache = FullLengthCache(model.config, length)
+        with self.device:  # not the default device that the caller may have set
+            self.cache = FullLengthCache(model.config, length)
         self.homes = {stream}  # in whose memory lies what a call allocates and may leave behind
         self.last_use = self.finished_calls = 0
 

@@ -1,10 +1,10 @@
 """What every loop on the ladder repeats: one forward pass and the greedy choice of a token."""
 
-import functools
 import inspect
 
 import torch
-from transformers import Cache, GenerationMixin
+from transformers import Cache, DynamicCache, GenerationMixin
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 #: What a model of the installed transformers calls its cache: "cache" from 5.24 on (at the latest),
 #: "past_key_values" before.
@@ -29,12 +29,24 @@ class NoCache(Cache):
         return keys, values
 
 
-@functools.cache
-def without_cache(model_class):
-    """Return the arguments with which a model of ``model_class`` reads and keeps nothing."""
-    if model_class._can_compile_fullgraph:
-        return {CACHE: NoCache(), "use_cache": True}
-    return {"use_cache": False}
+_read_only = {}  # model class -> arguments
+
+
+def without_cache(model):
+    """Return the arguments with which ``model`` reads and keeps nothing.
+
+    That is ``NoCache`` where the layers keep nothing but keys and values.
+    """
+    kind = type(model)
+    if kind not in _read_only:
+        plain = {DynamicLayer, DynamicSlidingWindowLayer}
+        if kind._can_compile_fullgraph and plain.issuperset(
+            map(type, DynamicCache(config=model.config).layers)
+        ):
+            _read_only[kind] = {CACHE: NoCache(), "use_cache": True}
+        else:
+            _read_only[kind] = {"use_cache": False}
+    return _read_only[kind]
 
 
 def start(input_ids, eos_token_id):
@@ -80,7 +92,7 @@ def decode_step(model, unread, cache, finished, eos):
     whose ``config.pad_token_id`` is set looks for that id in what it reads; and an architecture
     that cannot be compiled as one graph may look at tensors of its own.
     """
-    keeps = without_cache(type(model)) if cache is None else {CACHE: cache, "use_cache": True}
+    keeps = without_cache(model) if cache is None else {CACHE: cache, "use_cache": True}
     logits = model(unread, **keeps).logits[:, -1]
     next_token = torch.where(finished, eos[0], logits.argmax(dim=-1))[:, None]
     finished = finished | (next_token == eos).any(dim=1)
