@@ -44,13 +44,18 @@ DECODERS_ALL_THE_SAME = {"gpt_neox", "gpt_neox_japanese"}
 UNSUPPORTED = {
     "cpmant": "it puts tokens of its own before the prompt",
     "git": "it captions a picture",
-}
-#: Architectures whose positions transformers' ``generate`` counts from another number than ``forward``.
-_ROBERTA = ("camembert", "data2vec-text", "roberta", "roberta-prelayernorm", "xlm-roberta")
-for _name in (*_ROBERTA, "xlm-roberta-xl", "xmod"):
-    UNSUPPORTED[_name] = "transformers' generate and its forward count positions differently"
-#: Architectures that claim to support ``StaticCache`` and do so with masks of their ``generate`` only.
-NO_STATIC_CACHE = {"bloom", "opt"}
+    "rwkv": "what it returns depends on a state of its own",
+    "xlm": "it predicts a masked token",
+    "xlnet": "it predicts a masked token",
+} | dict.fromkeys(
+    ("camembert", "data2vec-text", "roberta", "roberta-prelayernorm")
+    + ("xlm-roberta", "xlm-roberta-xl", "xmod"),
+    "transformers' generate and its forward number its positions differently",
+)
+#: Architectures whose tokens without a cache are others than with one, also in transformers.
+OTHER_WITHOUT_CACHE = {"big_bird", "doge", "megatron-bert", "rembert", "roformer"}
+#: Architectures that claim to support ``StaticCache`` as one graph, but need masks of ``generate``.
+NO_STATIC_CACHE = {"biogpt", "bloom", "opt"}
 
 
 def check_options(rung, options):
@@ -115,7 +120,12 @@ def _check_architecture(model, rung):
             f"{name} with config.is_decoder=False attends to later tokens, too, and does not continue a text: load "
             "it with is_decoder=True if it was trained so, or use another architecture."
         )
-    if rung.needs_cache and CACHE not in inspect.signature(model.forward).parameters:
+    if not rung.needs_cache and kind in OTHER_WITHOUT_CACHE:
+        raise ValueError(
+            f"{name} chooses other tokens without a cache than with one: use the rung 'kv_cache', or another "
+            "architecture."
+        )
+    if rung.needs_cache and not _takes_cache(model):
         raise ValueError(
             f"{name} takes no cache of keys and values, which the rung {rung.name!r} needs: use the rung 'naive', "
             "or another architecture."
@@ -131,6 +141,12 @@ def _check_architecture(model, rung):
             f"The model is spread over {', '.join(sorted(map(str, devices)))}, and the rung {rung.name!r} needs it on "
             "one device: load it without device_map, or use the rung 'kv_cache'."
         )
+
+
+def _takes_cache(model):
+    """Whether its forward pass takes a cache, and one that is not of its own kind."""
+    takes = CACHE in inspect.signature(model.forward).parameters
+    return takes and model._supports_default_dynamic_cache()
 
 
 def _supports_static_cache(model):
