@@ -1,7 +1,7 @@
 """A tiny model of any family of causal LMs that transformers has, with weights drawn anew."""
 
 import torch
-from transformers import AutoModelForCausalLM, AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
 VOCABULARY = 61
 #: What a small model has, whatever its configuration calls it.

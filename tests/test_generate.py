@@ -297,7 +297,9 @@ class TestPadding:
 
     def model(self, **ids):
         model = tiny("gpt2")
-        for name, value in ({"pad_token_id": None, "bos_token_id": 0, "eos_token_id": 0} | ids).items():
+        for name, value in (
+            {"pad_token_id": None, "bos_token_id": 0, "eos_token_id": 0} | ids
+        ).items():
             setattr(model.config, name, value)
         return model
 

@@ -137,7 +137,10 @@ class TestTurns:
         def again(name, step):
             call(model, rung, prompt(2, 4, seed=1))
 
-        with ranges.observe(again), pytest.raises(RuntimeError, match="still running in this thread"):
+        with (
+            ranges.observe(again),
+            pytest.raises(RuntimeError, match="still running in this thread"),
+        ):
             call(model, rung)
         with ranges.observe(lambda *_: release(model)), pytest.raises(RuntimeError, match="inside"):
             call(model, rung)
@@ -280,7 +283,7 @@ class TestModes:
 
     @pytest.mark.parametrize("rung", RUNGS)
     def test_a_default_device_of_the_caller(self, model, rung):
-        """"meta" stands in for a GPU: a tensor made there by mistake has no values."""
+        """ "meta" stands in for a GPU: a tensor made there by mistake has no values."""
         expected = reference(model, prompt(2, 4), NEW, VOCABULARY - 1)
         input_ids = prompt(2, 4)
         for length in (None, 64):
@@ -382,7 +385,9 @@ class TestWhatIsKept:
         prepared._turns[CPU].budget = 2 * one.cache.nbytes
         for batch in (1, 3):
             call(model, "static_cache", prompt(batch, 4))
-        assert [one.cache.layers[0].batch_size for one in kept()] == [1, 3], "2 and 1 and 3 are too much"
+        assert [one.cache.layers[0].batch_size for one in kept()] == [1, 3], (
+            "2 and 1 and 3 are too much"
+        )
         call(model, "static_cache", prompt(9, 4))
         assert [one.cache.layers[0].batch_size for one in kept()] == [9], "the newest stays"
 
@@ -391,7 +396,11 @@ class TestWhatIsKept:
         model, other = tiny("gpt2"), tiny("llama")
         call(model, rung)
         call(other, rung)
-        refs = weakref.ref(model), weakref.ref(kept(model)[0].cache), weakref.ref(model.lm_head.weight)
+        refs = (
+            weakref.ref(model),
+            weakref.ref(kept(model)[0].cache),
+            weakref.ref(model.lm_head.weight),
+        )
         del model
         gc.collect()
         assert [ref() for ref in refs] == [None] * 3
@@ -434,8 +443,14 @@ class TestErrorsSayTheirCause:
     @pytest.mark.parametrize(
         ("said", "words"),
         [
-            ("Failed to find C compiler. Please specify via CC", "no C compiler.*apt-get install gcc"),
-            ("fatal error: Python.h: No such file or directory", "headers.*apt-get install python3"),
+            (
+                "Failed to find C compiler. Please specify via CC",
+                "no C compiler.*apt-get install gcc",
+            ),
+            (
+                "fatal error: Python.h: No such file or directory",
+                "headers.*apt-get install python3",
+            ),
             ("Cannot find a working triton installation.", "no Triton for this PyTorch on"),
         ],
     )
@@ -481,7 +496,9 @@ class TestWaits:
     def test_a_loop_waits_in_its_check_and_nowhere_else(self, architecture, rung):
         model = tiny(architecture)
         input_ids = prompt(2, 4)
-        unused = set(range(VOCABULARY)) - set(reference(model, input_ids, NEW, None).flatten().tolist())
+        unused = set(range(VOCABULARY)) - set(
+            reference(model, input_ids, NEW, None).flatten().tolist()
+        )
         loop = RUNGS[rung].decode
         if rung in ("compiled", "two_streams"):
             call(model, rung, input_ids)  # compiling waits, once
@@ -496,8 +513,9 @@ class TestWaits:
         """transformers looks for that id; ``decode_step`` says so."""
         model.config.pad_token_id = 7
         for rung, eager in (("kv_cache", NEW), ("compiled", 1)):
-            call(model, rung)
-            assert self.waits(lambda: RUNGS[rung].decode(model, prompt(2, 4), NEW, None)) == eager
+            loop = RUNGS[rung].decode
+            loop(model, prompt(2, 4), NEW, None)
+            assert self.waits(lambda loop=loop: loop(model, prompt(2, 4), NEW, None)) == eager
 
     def test_transformers_itself_waits_without_a_cache(self, model):
         """Why there is ``NoCache``; once transformers no longer waits, it can go."""
@@ -516,7 +534,9 @@ class TestOrder:
     def device(self, monkeypatch):
         device = Clocks()
         monkeypatch.setattr(torch, "get_device_module", lambda _=None: device)
-        monkeypatch.setattr(torch, "compile", lambda step, **_: step)  # hooks are seen in every step
+        monkeypatch.setattr(
+            torch, "compile", lambda step, **_: step
+        )  # hooks are seen in every step
         prepared.stream_pair.cache_clear()
         yield device
         prepared.stream_pair.cache_clear()

@@ -109,7 +109,9 @@ def _check_architecture(model, rung):
     name, config = type(model).__name__, model.config
     kind = config.model_type
     if kind in UNSUPPORTED:
-        raise ValueError(f"{name} cannot be decoded by the loops of this ladder: {UNSUPPORTED[kind]}.")
+        raise ValueError(
+            f"{name} cannot be decoded by the loops of this ladder: {UNSUPPORTED[kind]}."
+        )
     if getattr(config, "is_encoder_decoder", False):
         raise ValueError(
             f"{name} reads its prompt with an encoder; the loops decode models that are decoders only: "
@@ -293,13 +295,28 @@ def check_compiler(device, mode):
             )
 
 
+def causes(error):
+    """Return ``error`` and what led to it, a list."""
+    found = []
+    while error is not None:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def is_out_of_memory(error):
+    """Whether ``error`` comes of too little memory, on a GPU or a CPU, wherever it was noticed."""
+    words = ("out of memory", "can't allocate memory")
+    return any(
+        isinstance(cause, (torch.OutOfMemoryError, MemoryError))
+        or any(word in str(cause) for word in words)
+        for cause in causes(error)
+    )
+
+
 def why_not_compiled(error):
     """Return one sentence with the cause of a failed ``torch.compile`` and its cure, or None."""
-    said = []
-    while error is not None:
-        said.append(f"{type(error).__name__}: {error}")
-        error = error.__cause__ or error.__context__
-    said = "\n".join(said)
+    said = "\n".join(f"{type(cause).__name__}: {cause}" for cause in causes(error))
     if "Failed to find C compiler" in said or "InvalidCxxCompiler" in said:
         return (
             "The step could not be compiled, since this machine has no C compiler, which Triton needs: install one "

@@ -16,6 +16,8 @@ from huggingface_hub.errors import (
 )
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, PreTrainedConfig
 
+from .checks import causes
+
 # GPT-2 draws its weights with a standard deviation of 0.02, and its output layer is its embedding:
 # so drawn, it repeats its last token, and a token check on it would pass a broken cache. Wider weights make every
 # token depend on the whole sequence; the time of a step hardly changes.
@@ -142,16 +144,11 @@ def _ask_hub(name):
 
 
 def _why_not_loaded(name, error):
-    causes = []
-    while error is not None:
-        causes.append(error)
-        error = error.__cause__ or error.__context__
-
     def caused_by(*kinds):
-        return any(isinstance(cause, kinds) for cause in causes)
+        return any(isinstance(cause, kinds) for cause in causes(error))
 
     if os.path.isdir(name):
-        return f"The folder {name!r} holds no model that transformers can load: {causes[0]}"
+        return f"The folder {name!r} holds no model that transformers can load: {error}"
     if caused_by(GatedRepoError):
         return (
             f"{name!r} is gated on the Hugging Face hub: accept its terms at https://huggingface.co/{name}, then log in "
@@ -169,7 +166,7 @@ def _why_not_loaded(name, error):
     if caused_by(HfHubHTTPError, EntryNotFoundError, ValueError) and not caused_by(
         LocalEntryNotFoundError
     ):
-        return f"The Hugging Face hub has {name!r}, but not as a model for transformers ({causes[0]}): {without}"
+        return f"The Hugging Face hub has {name!r}, but not as a model for transformers ({error}): {without}"
     return (
         f"{name!r} is neither a folder nor in the local cache, and the Hugging Face hub cannot be reached from here. "
         f"Without a network: {without}"

@@ -27,7 +27,7 @@ import torch
 from transformers import StaticCache
 from transformers.cache_utils import StaticLayer
 
-from .checks import check_compiler, why_not_compiled
+from .checks import check_compiler, is_out_of_memory, why_not_compiled
 from .step import decode_step
 
 #: How many ``Prepared`` are kept for each device.
@@ -201,7 +201,7 @@ class Turn:
         failed = self.kept.get(model, {}).pop(key, None)
         with suppress(Exception):  # after some errors of the device every call of CUDA fails
             self.module.synchronize()  # the device may still be using that memory
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             self.kept.clear()
         if failed is not None:
             failed.cache.layers.clear()  # a traceback may hold the cache for long
