@@ -13,7 +13,6 @@ import pytest
 import torch
 from models import VOCABULARY, prompt, reference, tiny
 from torch._dynamo.utils import counters
-from transformers import PreTrainedConfig
 
 from decoding import RUNGS, generate, prepared, ranges, release
 from decoding.prepared import BUCKET, MOST_KEPT, bucket
@@ -222,7 +221,7 @@ class TestNothingIsWritten:
             raise AssertionError(f"{name} is written")
 
         with monkeypatch.context() as patch:
-            patch.setattr(PreTrainedConfig, "__setattr__", refuse)
+            patch.setattr(type(model.config), "__setattr__", refuse)
             patch.setattr(torch.nn.Module, "__setattr__", refuse)
             call(model, rung, prompt(2, 4, seed=3))
 

@@ -276,6 +276,11 @@ def _ids(settings, name):
     return [] if value is None else value if isinstance(value, list) else [value]
 
 
+def makes_graphs(device, mode):
+    """Whether a step compiled in ``mode``, None for not at all, becomes CUDA graphs."""
+    return device.type == "cuda" and mode in ("reduce-overhead", "max-autotune")
+
+
 def check_compiler(device, mode):
     """Refuse to compile where ``torch.compile`` would do nothing, or could not."""
     if torch._dynamo.config.disable or os.environ.get("TORCHDYNAMO_DISABLE") == "1":
@@ -283,7 +288,7 @@ def check_compiler(device, mode):
             "torch.compile is switched off here, and the step would run as it is: unset TORCH_COMPILE_DISABLE and "
             "TORCHDYNAMO_DISABLE and start Python anew, or use the rung 'static_cache'."
         )
-    if device.type == "cuda" and mode not in ("default", "max-autotune-no-cudagraphs"):
+    if makes_graphs(device, mode):
         from torch._inductor import cudagraph_trees
 
         known = hasattr(cudagraph_trees.local, "tree_manager_containers")

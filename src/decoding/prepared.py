@@ -27,7 +27,7 @@ import torch
 from transformers import StaticCache
 from transformers.cache_utils import StaticLayer
 
-from .checks import check_compiler, is_out_of_memory, why_not_compiled
+from .checks import check_compiler, is_out_of_memory, makes_graphs, why_not_compiled
 from .step import decode_step
 
 #: How many ``Prepared`` are kept for each device.
@@ -105,7 +105,7 @@ class Prepared:
         with self.device:  # not the default device that the caller may have set
             self.cache = FullLengthCache(model.config, length)
         self.homes = {stream}  # in whose memory lies what a call allocates and may leave behind
-        self.last_use = self.finished_calls = 0
+        self.last_use = 0
 
     @cached_property
     def compiled_step(self):
@@ -193,7 +193,6 @@ class Turn:
         self.end.record(stream)
         for other in kept.homes:  # whoever gets memory there after us shall not overtake us
             other.wait_event(self.end)
-        kept.finished_calls += 1
         self.make_room(MOST_KEPT)
 
     def abandon(self, model, key, error):
@@ -205,8 +204,8 @@ class Turn:
             self.kept.clear()
         if failed is not None:
             failed.cache.layers.clear()  # a traceback may hold the cache for long
-            if failed.mode and not failed.finished_calls and self.device.type == "cuda":
-                # Half-recorded CUDA graphs would make every compiled function fail from now on.
+            if makes_graphs(self.device, failed.mode):
+                # A half-recorded CUDA graph would make every compiled function fail from now on.
                 torch.compiler.reset()
 
 
@@ -303,8 +302,7 @@ def with_prepared(**options):
 def release(model=None):
     """Let go of what is kept for ``model``, or for every model if None.
 
-    For every model it also calls ``torch.compiler.reset``, which drops all else that
-    ``torch.compile`` has made in this process. Waits for calls that other threads are making.
+    It waits for the calls of other threads, and for the device to be done with them.
     """
     for turn in list(_turns.values()):
         with turn.taken():
@@ -313,6 +311,4 @@ def release(model=None):
                 turn.kept.clear()
             else:
                 turn.kept.pop(model, None)
-    if model is None:
-        torch.compiler.reset()
     gc.collect()  # compiled steps refer to themselves

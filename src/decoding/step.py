@@ -88,9 +88,10 @@ def decode_step(model, unread, cache, finished, eos):
         - ``finished``, bool [batch], a new tensor that also marks the rows that finish here.
         - ``all_finished``, bool scalar: nobody has waited for it yet.
 
-    Nor does the host wait for the device anywhere else in here, with two exceptions: an eager GPT-2
-    whose ``config.pad_token_id`` is set looks for that id in what it reads; and an architecture
-    that cannot be compiled as one graph may look at tensors of its own.
+    Nor does the host wait for the device anywhere else in here, with exceptions that transformers
+    makes: an eager GPT-2 whose ``config.pad_token_id`` is set looks for that id in what it reads; a
+    dynamic cache with a sliding window is made with a copy to the device for each layer; and an
+    architecture that cannot be compiled as one graph may look at tensors of its own.
     """
     keeps = without_cache(model) if cache is None else {CACHE: cache, "use_cache": True}
     logits = model(unread, **keeps).logits[:, -1]
