@@ -1,4 +1,4 @@
-"""What only a GPU can show: run with ``pytest -m gpu`` on a machine that has one."""
+"""The tokens of every rung on a GPU: run with ``pytest -m gpu`` on a machine that has one."""
 
 import copy
 
@@ -7,7 +7,6 @@ import torch
 from models import prompt, reference
 
 from decoding import RUNGS, Workload, generate, load_model, measure
-from decoding.generation import vocabulary_size
 from decoding.measuring import (
     allocations,
     change_of,
@@ -49,7 +48,7 @@ def prompts(batch):
     return prompt(batch, PROMPT, vocabulary=50256).cuda()
 
 
-@pytest.mark.parametrize("batch", [1, 8, 32])
+@pytest.mark.parametrize("batch", [1, 32])
 def test_float32_tokens_are_those_of_transformers(float32_model, batch):
     input_ids = prompts(batch)
     unstopped = reference(float32_model, input_ids, NEW, None)
@@ -68,7 +67,7 @@ def test_float32_tokens_are_those_of_transformers(float32_model, batch):
             assert torch.equal(found, expected), (rung, batch, eos_token_id)
 
 
-@pytest.mark.parametrize("batch", [1, 8, 32])
+@pytest.mark.parametrize("batch", [8])
 def test_bfloat16_rows_depart_only_at_near_ties(bfloat16_model, float32_twin, batch):
     input_ids = prompts(batch)
     expected = generate(bfloat16_model, input_ids, rung="naive", max_new_tokens=NEW)
@@ -86,16 +85,6 @@ def test_bfloat16_rows_depart_only_at_near_ties(bfloat16_model, float32_twin, ba
             assert error < 0.1 * exact.std(), "bfloat16 is worse than rounding explains"
             gap = exact.max() - exact[found[row, step]]
             assert gap <= 2 * error, (rung, row, step, gap.item(), error.item())
-
-
-def test_two_streams_200_times(float32_model):
-    input_ids = prompts(8)
-    eos = vocabulary_size(float32_model) - 1
-    expected = reference(float32_model, input_ids, NEW, eos)
-    lengths = {"max_new_tokens": NEW, "eos_token_id": eos}
-    for _ in range(200):
-        found = generate(float32_model, input_ids, rung="two_streams", **lengths)
-        assert torch.equal(found, expected)
 
 
 def test_a_record_from_a_gpu_is_complete():
