@@ -235,14 +235,15 @@ class TestModes:
     MODES = {
         "plain": nullcontext,
         "inference": torch.inference_mode,
-        "enable_grad": torch.enable_grad,
         "autocast": autocast,
     }
 
     @pytest.mark.parametrize("rung", STATIC)
-    def test_every_mode_after_every_other(self, rung):
-        model = tiny("llama")
+    @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+    def test_every_mode_after_every_other(self, rung, architecture):
+        model = tiny(architecture)
         for pair in itertools.permutations(self.MODES, 2):
+            release(model)
             for mode in pair:
                 with self.MODES[mode]():
                     expect(model, rung)
@@ -250,9 +251,11 @@ class TestModes:
     @pytest.mark.parametrize("rung", STATIC)
     def test_a_model_that_wants_gradients(self, model, rung):
         model.requires_grad_(True)
-        for _ in range(2):
-            assert not call(model, rung).requires_grad
-            expect(model, rung)
+        with torch.enable_grad():
+            for _ in range(2):  # a loop by itself, too
+                RUNGS[rung].decode(model, prompt(2, 4), NEW, None)
+                assert not any(layer.keys.requires_grad for layer in kept()[0].cache.layers)
+                expect(model, rung)
 
     @pytest.mark.parametrize("rung", STATIC)
     def test_a_model_made_in_inference_mode(self, rung):
@@ -562,6 +565,18 @@ class TestOrder:
         for number in range(6):
             with device.stream(device.Stream()):
                 call(models[number % 2], STATIC[number % 3])
+
+    @pytest.mark.parametrize("rung", STATIC)
+    def test_what_gets_our_memory_later_comes_after_us(self, device, rung):
+        """A cache lies in the memory of the stream that it was made on, whatever stream uses it."""
+        model, first = self.watched("gpt2", device), device.Stream()
+        with device.stream(first):
+            call(model, rung)
+        with device.stream(device.Stream()):
+            call(model, rung)
+        for home in (first, *(prepared.stream_pair(CPU) if rung == "two_streams" else ())):
+            with device.stream(home):
+                device.read_result()
 
     def test_after_an_error_all_is_over_before_the_memory_is_free(self, device):
         model = self.watched("gpt2", device)
