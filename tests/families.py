@@ -41,6 +41,7 @@ _LINEAR = {
 _SSM = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_groups": 1}
 #: What a family needs besides.
 ALSO = {
+    "axk1": {"head_dim": 8} | _LATENT,
     "dots1": {"n_shared_experts": 1},
     "falcon": {"num_kv_heads": 4},
     "falcon_h1": {"mamba_d_ssm": 64} | _SSM,
@@ -72,7 +73,7 @@ ALSO = {
     "qwen3_next": _LINEAR,
     "reformer": {"axial_pos_shape": [8, 8], "axial_pos_embds_dim": [16, 16]},
 } | dict.fromkeys(
-    ("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite")
+    ("axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite")
     + ("glm_moe_dsa", "hy_v4", "longcat_flash", "minicpm3", "youtu"),
     _LATENT,
 )

@@ -53,7 +53,7 @@ UNSUPPORTED = {
     "transformers' generate and its forward number its positions differently",
 )
 #: Architectures whose tokens without a cache are others than with one, also in transformers.
-OTHER_WITHOUT_CACHE = {"big_bird", "doge", "megatron-bert", "rembert", "roformer"}
+OTHER_WITHOUT_CACHE = {"big_bird", "doge", "megatron-bert", "moshi", "rembert", "roformer"}
 #: Architectures that claim to support ``StaticCache`` as one graph, but need masks of ``generate``.
 NO_STATIC_CACHE = {"biogpt", "bloom", "opt"}
 
