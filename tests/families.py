@@ -41,7 +41,7 @@ _LINEAR = {
 _SSM = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_groups": 1}
 #: What a family needs besides.
 ALSO = {
-    "axk1": {"head_dim": 8} | _LATENT,
+    "axk1": {"n_group": 1, "topk_group": 1} | _LATENT,
     "dots1": {"n_shared_experts": 1},
     "falcon": {"num_kv_heads": 4},
     "falcon_h1": {"mamba_d_ssm": 64} | _SSM,
