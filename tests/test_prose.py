@@ -95,7 +95,8 @@ def missing_parts(text):
 
 # Strings that are no part of a page's text: what a figure says and shows, an error, a command's help.
 OF_FIGURES = {"title", "caption", "alt", "help"}
-# What a page says of its own run, which differs from machine to machine.
+# What a run says where it has no GPU or no record, and the line under a title. No output of a page is
+# a sentence: see below.
 OF_THE_RUN = {"chapter.py", "stamp.py"}
 LONGEST = 12  # words: beyond, it is a sentence
 
@@ -201,6 +202,16 @@ def test_a_notebook_says_nothing_in_its_code(path):
 def test_what_makes_the_pages_holds_no_sentence_of_them(path):
     if path.name not in OF_THE_RUN:
         assert sentences(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_no_output_is_a_sentence_of_the_page(path):
+    shown = [
+        output.get("data", {}).get("text/markdown", "")
+        for cell in nbformat.read(path, as_version=4).cells
+        for output in cell.get("outputs", ())
+    ]
+    assert [text for text in shown if text and not re.search(r"^(`{3}|\|)", text, re.M)] == []
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name_of)

@@ -14,6 +14,7 @@ from IPython import get_ipython
 from IPython.display import Markdown, display
 
 from decoding import RUNGS, generate, load_model, measuring
+from decoding.drawing.words import Words
 from decoding.measuring import MeasurementError, NeedsGpu, NotMeasured, NotRecorded, Record
 from decoding.measuring.fingerprint import fingerprint
 from decoding.measuring.machine import machine
@@ -35,6 +36,7 @@ class Chapter:
     Attributes:
         on_gpu: whether there is a CUDA GPU; if not, everything runs small.
         machine: what a record says of the machine.
+        gpu: the name of its GPU, or "this CPU".
         batched, single: the two workloads of the book: batch 32 with 512 new tokens and batch 1
             with 256 (on a CPU: smaller).
         shelf: its records.
@@ -50,22 +52,13 @@ class Chapter:
         self.single = workload(self.machine, batch_size=1, new_tokens=256, dtype=dtype)
         if shell := get_ipython():
             shell.set_custom_exc((MeasurementError,), _one_sentence)
-        _tell(self._introduction())
-
-    def _introduction(self):
+        self.gpu = Words(self.machine["gpu"] or "this CPU")
         if not self.on_gpu:
-            return (
+            _tell(
                 "**Running small.** PyTorch sees no CUDA GPU here, so this notebook decodes a few tokens "
                 "with a tiny model on the CPU. Every cell works, but times and shapes of curves mean "
                 "nothing here: the rendered book shows what a GPU gives."
             )
-        batched, single = self.batched, self.single
-        what = "Drawn from records of" if self.shelf.redrawing else "Running on"
-        return (
-            f"{what} **{self.machine['gpu']}**: {batched.model}, {batched.dtype}, prompts of "
-            f"{batched.prompt_tokens} tokens; batch {batched.batch_size} with {batched.new_tokens} new "
-            f"tokens and batch 1 with {single.new_tokens}; {batched.repeats} timed runs after a cold one."
-        )
 
     @property
     def device(self):
@@ -224,12 +217,6 @@ class Chapter:
             for end, reference in ((None, expected), (eos, stopped)):
                 found = generate(model, ids, rung=rung, max_new_tokens=new_tokens, eos_token_id=end)
                 assert torch.equal(found, reference), f"{rung} chose other tokens (eos={end})"
-        names = ", ".join(f"`{rung}`" for rung in rungs)
-        _tell(
-            f"Same tokens: {names} and transformers' own `generate` chose the same "
-            f"{batch_size} × {new_tokens} tokens in float32, with and without an end-of-sequence id"
-            f"{', with a tiny model on a CPU' if small else ''}."
-        )
 
 
 def _tell(text):
