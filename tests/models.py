@@ -1,7 +1,9 @@
 """Small models for the tests, whose tokens depend on the whole sequence."""
 
+import copy
+
 import torch
-from transformers import GPT2Config, LlamaConfig, Qwen2Config
+from transformers import GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
 
 from decoding import load_model
 
@@ -23,17 +25,20 @@ CONFIGURATIONS = {
     "llama": LlamaConfig(**GROUPED, **WIDE, bos_token_id=0, eos_token_id=0),
     "qwen2": Qwen2Config(**GROUPED, **WIDE, bos_token_id=0, eos_token_id=0),
 }
+# Not in CONFIGURATIONS, which many tests go through: a window shorter than the texts of the tests.
+WINDOW = MistralConfig(**GROUPED, **WIDE, bos_token_id=0, eos_token_id=0, sliding_window=6)
 
 
 def tiny(architecture):
     """Return a small float32 model on the CPU."""
-    return load_model(CONFIGURATIONS[architecture], device="cpu", dtype=torch.float32)
+    config = WINDOW if architecture == "mistral" else CONFIGURATIONS[architecture]
+    return load_model(copy.deepcopy(config), device="cpu", dtype=torch.float32)
 
 
 def prompt(batch, length, seed=0, vocabulary=VOCABULARY):
-    """Return random token ids, int64 [batch, length]."""
+    """Return random token ids, int64 [batch, length], without 0, the end of the tiny models' texts."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(vocabulary, (batch, length), generator=generator)
+    return torch.randint(1, vocabulary, (batch, length), generator=generator)
 
 
 def reference(model, input_ids, max_new_tokens, eos_token_id):
@@ -45,5 +50,5 @@ def reference(model, input_ids, max_new_tokens, eos_token_id):
         max_new_tokens=max_new_tokens,
         min_new_tokens=None,
         eos_token_id=eos_token_id,
-        pad_token_id=eos_token_id,
+        pad_token_id=eos_token_id[0] if isinstance(eos_token_id, list) else eos_token_id,
     )

@@ -1,16 +1,19 @@
 """Every rung returns what transformers' own greedy ``generate`` returns, token for token."""
 
+import time
 from functools import cache
 
+import httpx
+import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import CONFIGURATIONS, VOCABULARY, prompt, reference, tiny
-from torch._dynamo.utils import counters
-from transformers import MambaConfig
+from transformers import BatchEncoding
 
-from decoding import RUNGS, generate, load_model, prepared, ranges, release
+from decoding import RUNGS, generate, load_model, ranges
 from decoding.step import decode_step, start
 
 CACHE_LENGTH = 24
@@ -212,6 +215,24 @@ class TestRanges:
         assert {"prefill 0", "decode_step 1", "decode_step 2", "stop_check 2"} <= names
 
 
+class TestSeveralEnds:
+    @pytest.mark.parametrize("rung", RUNGS)
+    def test_each_of_several_ids_ends_a_row_and_the_first_pads(self, model, rung):
+        input_ids, one = rows_finishing_at(model, 3, lambda steps: 2 < min(steps) < 9)
+        tokens = new_tokens(model, input_ids, 10)
+        ends = [one, tokens[1, 1].item(), VOCABULARY - 1]
+        for eos in (ends, ends[::-1]):
+            lengths = {"max_new_tokens": 10, "eos_token_id": eos}
+            check(model, input_ids, rung, lengths, reference(model, input_ids, **lengths))
+
+    def test_a_tuple_and_a_tensor_are_lists_too(self, gpt2):
+        input_ids = prompt(2, 4)
+        expected = reference(gpt2, input_ids, 6, [3, 9])
+        for eos in ((3, 9), torch.tensor([3, 9]), [np.int64(3), 9]):
+            found = generate(gpt2, input_ids, rung="naive", max_new_tokens=6, eos_token_id=eos)
+            assert torch.equal(found, expected)
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("change", "error", "words"),
@@ -221,18 +242,29 @@ class TestBadInput:
             ({"input_ids": torch.zeros(3, dtype=torch.long)}, ValueError, "batch dimension"),
             ({"input_ids": torch.zeros(1, 3)}, TypeError, "float32.*int64"),
             ({"input_ids": [[1, 2]]}, TypeError, "list.*int64"),
+            (
+                {"input_ids": BatchEncoding({"input_ids": [[1]]})},
+                TypeError,
+                r"BatchEncoding.*\.input_ids",
+            ),
             ({"input_ids": torch.tensor([[1, VOCABULARY]])}, ValueError, f"0 to {VOCABULARY - 1}"),
             ({"input_ids": torch.tensor([[-1, 2]])}, ValueError, "from -1 to 2"),
             ({"input_ids": torch.ones(1, 3, dtype=torch.long, device="meta")}, ValueError, "meta"),
             ({"max_new_tokens": 0}, ValueError, "at least 1"),
-            ({"max_new_tokens": 2.5}, TypeError, "whole number"),
+            ({"max_new_tokens": 2.5}, TypeError, "max_new_tokens is 2.5.*whole number"),
+            ({"max_new_tokens": True}, TypeError, "max_new_tokens is True"),
             ({"max_new_tokens": 62}, ValueError, "65 positions.*has 64.*at most 61"),
             ({"rung": "kv_cach"}, ValueError, "did you mean 'kv_cache'"),
             ({"eos_token_id": VOCABULARY}, ValueError, f"from 0 to {VOCABULARY - 1}"),
             ({"eos_token_id": -1}, ValueError, "eos_token_id is -1"),
-            ({"eos_token_id": [1, 2]}, ValueError, "one id"),
+            ({"eos_token_id": [1, VOCABULARY]}, ValueError, r"eos_token_id is \[1, 61\]"),
+            ({"eos_token_id": []}, ValueError, r"eos_token_id is \[\]"),
+            ({"eos_token_id": 1.0}, TypeError, "eos_token_id is 1.0"),
+            ({"eos_token_id": "end"}, TypeError, "eos_token_id is 'end'"),
             ({"rung": "naive", "cache_length": 64}, TypeError, "no option cache_length"),
             ({"rung": "static_cache", "cache_length": 5}, ValueError, "at least 7"),
+            ({"rung": "static_cache", "cache_length": 14.0}, TypeError, "cache_length is 14.0"),
+            ({"rung": "static_cache", "compile_mode": "default"}, TypeError, "no option compile_m"),
             ({"rung": "compiled", "compile_mode": "fast"}, ValueError, "reduce-overhead"),
         ],
     )
@@ -244,34 +276,85 @@ class TestBadInput:
             generate(gpt2, arguments.pop("input_ids"), **arguments)
         assert not ran
 
+    def test_numbers_of_numpy_and_torch_are_whole_numbers_too(self, gpt2):
+        input_ids = prompt(2, 3)
+        expected = reference(gpt2, input_ids, 4, 9)
+        for kind in (np.int64, np.int32, torch.tensor):
+            found = generate(
+                gpt2,
+                input_ids,
+                rung="static_cache",
+                max_new_tokens=kind(4),
+                eos_token_id=kind(9),
+                cache_length=kind(24),
+            )
+            assert torch.equal(found, expected)
+
     def test_a_model_in_training_mode(self):
         model = tiny("gpt2").train()
         with pytest.raises(ValueError, match=r"model\.eval"):
             generate(model, prompt(1, 3), max_new_tokens=2)
 
-    @pytest.mark.parametrize("rung", ["static_cache", "compiled", "two_streams"])
-    def test_an_architecture_without_a_static_cache(self, rung):
-        config = MambaConfig(
-            vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=1, state_size=4
-        )
-        model = load_model(config, device="cpu")
-        model.__class__._can_compile_fullgraph, kept = False, model._can_compile_fullgraph
-        try:
-            with pytest.raises(ValueError, match="MambaForCausalLM does not support StaticCache"):
-                generate(model, prompt(1, 3), rung=rung, max_new_tokens=2)
-        finally:
-            model.__class__._can_compile_fullgraph = kept
+    def test_a_model_on_a_device_that_no_loop_was_tried_on(self):
+        model = tiny("gpt2").to("meta")
+        with pytest.raises(ValueError, match="on meta; the loops run on CUDA GPUs and on CPUs"):
+            generate(model, prompt(1, 3).to("meta"), max_new_tokens=2)
+
+    def test_a_wrapper_instead_of_the_model(self, gpt2):
+        with pytest.raises(TypeError, match="OptimizedModule.*pass the model inside"):
+            generate(torch.compile(gpt2), prompt(1, 3), max_new_tokens=2)
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
     def test_cuda_where_there_is_none(self):
         with pytest.raises(RuntimeError, match="sees no CUDA GPU"):
             load_model("gpt2-tiny", device="cuda")
 
-    def test_the_padding_id_of_the_model_survives(self):
+
+class TestPadding:
+    """The loops take every id for text: rows filled up to one length are refused."""
+
+    def model(self, **ids):
         model = tiny("gpt2")
-        model.config.pad_token_id = 7
-        generate(model, prompt(1, 3), rung="kv_cache", max_new_tokens=2)
-        assert model.config.pad_token_id == 7
+        for name, value in (
+            {"pad_token_id": None, "bos_token_id": 0, "eos_token_id": 0} | ids
+        ).items():
+            setattr(model.config, name, value)
+        return model
+
+    @pytest.mark.parametrize(
+        ("ids", "rows"),
+        [
+            ({"pad_token_id": 7}, [[7, 7, 1, 2], [3, 4, 5, 6]]),
+            ({"pad_token_id": 7}, [[1, 2, 7, 7], [3, 4, 5, 6]]),
+            ({"pad_token_id": 7}, [[7, 1, 2, 3], [7, 4, 5, 6]]),
+            ({"pad_token_id": 7}, [[7, 1, 2]]),
+            ({"pad_token_id": 0}, [[0, 0, 1, 2], [3, 4, 5, 6]]),
+            ({}, [[0, 0, 1, 2], [3, 4, 5, 6]]),
+            ({}, [[1, 2, 0, 0], [3, 4, 5, 6]]),
+            ({}, [[0, 0, 0, 1], [0, 4, 5, 6]]),
+            ({"eos_token_id": [9, 0]}, [[9, 1, 2], [3, 4, 5]]),
+        ],
+    )
+    def test_padded_rows_are_refused(self, ids, rows):
+        with pytest.raises(ValueError, match="fills rows up.*batches of one length each"):
+            generate(self.model(**ids), torch.tensor(rows), rung="kv_cache", max_new_tokens=2)
+
+    @pytest.mark.parametrize(
+        ("ids", "rows"),
+        [
+            ({"pad_token_id": 7}, [[1, 7, 2], [3, 4, 5]]),
+            ({"pad_token_id": 7}, [[0, 1, 2], [0, 4, 5]]),
+            ({}, [[0, 1, 2], [0, 4, 5]]),
+            ({}, [[1, 2, 0], [3, 4, 0]]),
+            ({}, [[0, 1, 2]]),
+            ({"pad_token_id": 0}, [[0, 1, 2], [0, 4, 5]]),
+            ({"bos_token_id": None, "eos_token_id": None}, [[0, 1, 2], [3, 4, 5]]),
+        ],
+    )
+    def test_what_is_text_is_not(self, ids, rows):
+        model, input_ids = self.model(**ids), torch.tensor(rows)
+        found = generate(model, input_ids, rung="kv_cache", max_new_tokens=3)
+        assert torch.equal(found, reference(model, input_ids, 3, None))
 
 
 class TestLoadModel:
@@ -292,11 +375,41 @@ class TestLoadModel:
         assert sum(parameter.numel() for parameter in model.parameters()) == 124_439_808
         assert (model.dtype, model.training) == (torch.bfloat16, False)
 
-    def test_an_unreachable_hub_is_one_clear_error(self):
-        with pytest.raises(OSError, match="Without a network"):
-            load_model("nobody/no-such-model", weights="pretrained")
-        with pytest.raises(OSError, match="Without a network"):
-            load_model("nobody/no-such-model")
+    def test_a_hub_that_cannot_be_reached_is_one_sentence_at_once(self, monkeypatch):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        before = time.perf_counter()
+        for weights in ("pretrained", "random"):
+            with pytest.raises(OSError, match="cannot be reached from here. Without a network"):
+                load_model("nobody/no-such-model", weights=weights)
+        assert time.perf_counter() - before < 2
+
+    @pytest.mark.parametrize(
+        ("kind", "words"),
+        [
+            (GatedRepoError, "is gated.*accept its terms.*hf auth login"),
+            (RepositoryNotFoundError, "has no model 'nobody/it'.*check the name"),
+        ],
+    )
+    def test_the_hub_says_no_once(self, monkeypatch, kind, words):
+        asked = []
+
+        def answer(self, name, **_):
+            asked.append(name)
+            request = httpx.Request("GET", "https://huggingface.co")
+            raise kind("no", response=httpx.Response(403, request=request))
+
+        monkeypatch.setattr("huggingface_hub.HfApi.model_info", answer)
+        with pytest.raises(OSError, match=words):
+            load_model("nobody/it")
+        assert asked == ["nobody/it"]
+
+    def test_a_path_that_leads_nowhere(self):
+        with pytest.raises(OSError, match="is no folder.*check the path"):
+            load_model("./no/such/folder")
+
+    def test_a_folder_without_a_model(self, tmp_path):
+        with pytest.raises(OSError, match="holds no model that transformers can load"):
+            load_model(str(tmp_path))
 
     def test_pretrained_weights_come_from_a_folder(self, tmp_path):
         saved = tiny("gpt2")
@@ -321,38 +434,3 @@ class TestStep:
         assert token[0].item() == 9
         assert token[1].item() == new_tokens(gpt2, input_ids, 1)[1].item()
         assert finished.tolist() == [True, token[1].item() == 9]
-
-
-class TestMadeOnce:
-    def test_a_shape_is_compiled_once(self):
-        release()
-        model = tiny("gpt2")
-        counters.clear()
-
-        def graphs():
-            return counters["stats"]["unique_graphs"]
-
-        for seed, eos in ((0, None), (1, 3), (2, 5)):
-            generate(model, prompt(2, 4, seed), rung="compiled", max_new_tokens=8, eos_token_id=eos)
-        assert graphs() == 1
-        generate(model, prompt(2, 4), rung="two_streams", max_new_tokens=8)
-        assert graphs() == 1
-        generate(model, prompt(2, 5), rung="compiled", max_new_tokens=7)
-        assert graphs() == 1, "another prompt length in a cache of the same length"
-        generate(model, prompt(3, 4), rung="compiled", max_new_tokens=8)
-        assert graphs() == 2, "another batch size is another shape"
-
-    def test_a_static_cache_is_allocated_once(self):
-        model = tiny("gpt2")
-        first = prepared.static_cache(model, 2, 16)
-        generate(model, prompt(2, 4), rung="static_cache", max_new_tokens=12)
-        address = first.layers[0].keys.data_ptr()
-        generate(model, prompt(2, 6), rung="static_cache", max_new_tokens=10)
-        assert prepared.static_cache(model, 2, 16) is first
-        assert first.layers[0].keys.data_ptr() == address
-
-    def test_release_forgets_the_cache(self):
-        model = tiny("gpt2")
-        first = prepared.static_cache(model, 2, 16)
-        release(model)
-        assert prepared.static_cache(model, 2, 16) is not first

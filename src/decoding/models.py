@@ -1,7 +1,22 @@
 """Models to decode with: random weights of a real shape, or pretrained ones."""
 
+import os
+from contextlib import suppress
+
 import torch
+from httpx import HTTPError
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, PreTrainedConfig
+
+from .checks import causes
 
 # GPT-2 draws its weights with a standard deviation of 0.02, and its output layer is its embedding:
 # so drawn, it repeats its last token, and a token check on it would pass a broken cache. Wider weights make every
@@ -40,7 +55,8 @@ def load_model(name, *, weights="random", device=None, dtype=None, seed=0):
     Raises:
         ValueError: ``weights`` is neither word, or a configuration object is to be pretrained.
         RuntimeError: CUDA is asked for where there is none.
-        OSError: the hub cannot be reached and the model is not in the local cache.
+        OSError: the model cannot be had; the message says why: it is gated, there is none of that
+            name, or the hub cannot be reached and there is no local copy. A local copy is used as it is.
     """
     if weights not in ("random", "pretrained"):
         raise ValueError(f'weights must be "random" or "pretrained", not {weights!r}.')
@@ -97,11 +113,61 @@ def _configuration(name):
 
 
 def _from_hub(loader, name, **options):
+    """Load from a folder, from the local copy of a model of the hub, or from the hub, in this order."""
+    if not os.path.isdir(name):
+        if _has_copy(name):
+            with suppress(OSError):  # the copy may be of the configuration only
+                return loader.from_pretrained(name, local_files_only=True, **options)
+        _ask_hub(name)
     try:
         return loader.from_pretrained(name, **options)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        raise OSError(_why_not_loaded(name, error)) from error
+
+
+def _has_copy(name):
+    try:
+        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except HFValidationError:
         raise OSError(
-            f"{name!r} is neither in the local cache nor could it be fetched from the Hugging Face hub. "
-            "Without a network: give the path of a folder that holds the model, or use one of "
-            f'{", ".join(GPT2_SHAPES)} with weights="random", or pass a configuration object.'
-        ) from error
+            f"{name!r} is no folder, and no model on the Hugging Face hub can be called so (they are called like "
+            "'openai-community/gpt2'): check the path."
+        ) from None
+
+
+def _ask_hub(name):
+    """Ask the hub once whether it has this model: loading would try each of its files many times."""
+    try:
+        HfApi().model_info(name, timeout=10)
+    except (OSError, HTTPError) as error:  # it answers in one way or in the other
+        raise OSError(_why_not_loaded(name, error)) from error
+
+
+def _why_not_loaded(name, error):
+    def caused_by(*kinds):
+        return any(isinstance(cause, kinds) for cause in causes(error))
+
+    if os.path.isdir(name):
+        return f"The folder {name!r} holds no model that transformers can load: {error}"
+    if caused_by(GatedRepoError):
+        return (
+            f"{name!r} is gated on the Hugging Face hub: accept its terms at https://huggingface.co/{name}, then log in "
+            "with `hf auth login`."
+        )
+    if caused_by(RepositoryNotFoundError):
+        return (
+            f"The Hugging Face hub has no model {name!r} that you may see: check the name, or, for a private one, log in "
+            "with `hf auth login`."
+        )
+    without = (
+        "give the path of a folder that holds the model, or use one of "
+        f'{", ".join(GPT2_SHAPES)} with weights="random", or pass a configuration object.'
+    )
+    if caused_by(HfHubHTTPError, EntryNotFoundError, ValueError) and not caused_by(
+        LocalEntryNotFoundError
+    ):
+        return f"The Hugging Face hub has {name!r}, but not as a model for transformers ({error}): {without}"
+    return (
+        f"{name!r} is neither a folder nor in the local cache, and the Hugging Face hub cannot be reached from here. "
+        f"Without a network: {without}"
+    )

@@ -31,7 +31,7 @@ class _Range:
         if self.record is not None:
             self.record.__exit__(*exception)
         nvtx.pop_range()
-        for observer in _observers:
+        for observer in tuple(_observers):  # another thread may begin or end to observe
             observer(self.name, self.step)
 
 
@@ -52,7 +52,7 @@ def stop_check(step):
 def observe(observer):
     """Call ``observer(name, step)`` at the end of every range, for as long as the context lasts.
 
-    A context manager. ``name`` is the range's name, ``step`` its number. The call comes before the
+    A context manager. It sees the loops of all threads. ``name`` is the range's name, ``step`` its number. The call comes before the
     loop leaves the range's stream, so an event that the observer records lands in that stream.
     """
     _observers.append(observer)

@@ -24,6 +24,7 @@ class Rung:
             ``ranges.token`` and every look at the finished rows in ``ranges.stop_check``: the
             measurement tells tokens apart by them.
         environment: variables that must be set before CUDA starts; ``measure`` sets them.
+        needs_cache: whether the model must take a cache of keys and values.
         needs_static_cache: whether the model must support ``StaticCache``.
     """
 
@@ -31,6 +32,7 @@ class Rung:
     label: str
     decode: Callable
     environment: dict = field(default_factory=dict)
+    needs_cache: bool = True
     needs_static_cache: bool = False
 
     @property
@@ -47,7 +49,7 @@ RUNGS = MappingProxyType(
     {
         rung.name: rung
         for rung in (
-            Rung("naive", "naive", naive.decode),
+            Rung("naive", "naive", naive.decode, needs_cache=False),
             Rung("kv_cache", "KV cache", kv_cache.decode),
             Rung("expandable_segments", "expandable segments", kv_cache.decode, EXPANDABLE),
             Rung(

@@ -3,15 +3,15 @@
 import torch
 
 from decoding import ranges
-from decoding.prepared import static_cache
+from decoding.prepared import with_prepared
 from decoding.step import decode_step, start
 
 
-def decode(model, input_ids, max_new_tokens, eos_token_id, cache_length=None):
+@with_prepared()
+def decode(model, input_ids, max_new_tokens, eos_token_id, prepared):
     finished, eos = start(input_ids, eos_token_id)
     tokens, unread = [input_ids], input_ids
-    batch, prompt = input_ids.shape
-    cache = static_cache(model, batch, cache_length or prompt + max_new_tokens)
+    cache = prepared.cache
     for step in range(max_new_tokens):
         with ranges.token(step):
             unread, finished, all_finished = decode_step(model, unread, cache, finished, eos)

@@ -3,33 +3,23 @@
 import torch
 
 from decoding import ranges
-from decoding.prepared import compiled_step, static_cache, stream_pair
+from decoding.prepared import with_prepared
 from decoding.step import decode_step, start
 
 
-def decode(
-    model,
-    input_ids,
-    max_new_tokens,
-    eos_token_id,
-    cache_length=None,
-    compile_mode="reduce-overhead",
-):
+@with_prepared(compile_mode="reduce-overhead")
+def decode(model, input_ids, max_new_tokens, eos_token_id, prepared):
     finished, eos = start(input_ids, eos_token_id)
     tokens, unread = [input_ids], input_ids
-    batch, prompt = input_ids.shape
-    cache = static_cache(model, batch, cache_length or prompt + max_new_tokens)
-    compiled = compiled_step(model.device, compile_mode)
+    cache, compiled_step = prepared.cache, prepared.compiled_step
     device = torch.get_device_module(model.device)
-    streams, done = stream_pair(model.device), (device.Event(), device.Event())
-    pinned = model.device.type == "cuda"
-    flags = [torch.zeros((), dtype=torch.bool, pin_memory=pinned) for _ in streams]
+    streams, done, flags = prepared.streams, prepared.done, prepared.flags
     done[1].record()  # the first step waits for what the caller's stream has been given
     for step in range(max_new_tokens):
         this, other = step % 2, 1 - step % 2
         with device.stream(streams[this]), ranges.token(step):
             streams[this].wait_event(done[other])
-            run = compiled if step > 0 else decode_step  # the prompt has a shape of its own
+            run = compiled_step if step > 0 else decode_step  # the prompt has a shape of its own
             torch.compiler.cudagraph_mark_step_begin()
             unread, finished, all_finished = run(model, unread, cache, finished, eos)
             # The next replay overwrites its outputs: keep copies of what it reads or we return.
