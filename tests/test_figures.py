@@ -357,6 +357,20 @@ def test_large_memory_is_in_gib():
     assert "80" in texts(shown)
 
 
+@pytest.mark.parametrize("values", [[-30, -10, 20], [-30, -20, -10], [5, 0, -400]])
+def test_values_below_zero_stand_inside_the_axes(values):
+    lines = [axes.Line([1, 2, 4], values, "#000000", label="saved", marked=True)]
+    (ax,) = axes.lines_over("batch size", lines, 432, 231, top=1.08 * max(values)).axes
+    low, high = ax.get_ylim()
+    assert low < min(values) and max(0, *values) <= high
+    shares = [(value - low) / (high - low) for value in values]
+    (name,) = ax.texts
+    tall = 72 * ax.get_window_extent().height / ax.figure.dpi
+    assert abs(name.xyann[1] / tall - shares[-1]) < 0.1  # at its line's end
+    saved = drawing.sweep([1, 2, 4], {"two_streams": values}, title="Saved")
+    assert f"{words.number(values[0])} at 1, " in saved.alt
+
+
 def test_a_trend_is_drawn_as_medians_of_equal_groups():
     points = [(x, 2 * x) for x in range(20)] + [(19.5, 1000)]  # one that a mean would follow
     shown = drawing.trend(

@@ -6,13 +6,13 @@ Run with ``pytest -m gpu``; the ten thousand rows at the end with ``pytest -m lo
 import gc
 import itertools
 import random
-import threading
 import warnings
 from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
 from models import prompt, reference
+from together import run_together
 from transformers import GPT2Config, LlamaConfig
 
 from decoding import RUNGS, generate, load_model, prepared, ranges, release
@@ -273,27 +273,7 @@ class TestThreads:
     pytestmark = gpu
 
     def together(self, jobs):
-        barrier, errors = threading.Barrier(len(jobs)), []
-
-        def work(job):
-            try:
-                with torch.cuda.stream(torch.cuda.Stream()):
-                    for _ in range(4):
-                        barrier.wait(timeout=120)
-                        job()
-            except BaseException as error:
-                errors.append(error)
-                barrier.abort()
-
-        threads = [threading.Thread(target=work, args=[job]) for job in jobs]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(timeout=240)
-            assert not thread.is_alive()
-        for error in errors:
-            if not isinstance(error, threading.BrokenBarrierError):
-                raise error
+        run_together(jobs, within=lambda: torch.cuda.stream(torch.cuda.Stream()))
 
     def job(self, model, rung, input_ids, **options):
         right = expected(model, input_ids).tolist()

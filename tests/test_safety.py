@@ -5,13 +5,13 @@ Shown on a CPU where a CPU can show it; ``test_gpu_safety.py`` has what only a G
 
 import gc
 import itertools
-import threading
 import weakref
 from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
 from models import VOCABULARY, prompt, reference, tiny
+from together import run_together
 from torch._dynamo.utils import counters
 
 from decoding import RUNGS, generate, prepared, ranges, release
@@ -145,28 +145,6 @@ class TestTurns:
             call(model, rung)
         expect(model, rung)
 
-    def run_together(self, jobs):
-        """Run ``jobs`` at once, each in a thread, several times; raise what one raised."""
-        barrier, errors = threading.Barrier(len(jobs)), []
-
-        def work(job):
-            try:
-                for _ in range(3):
-                    barrier.wait(timeout=60)
-                    job()
-            except BaseException as error:
-                errors.append(error)
-                barrier.abort()
-
-        threads = [threading.Thread(target=work, args=[job]) for job in jobs]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(timeout=120)
-            assert not thread.is_alive()
-        if errors:
-            raise errors[0]
-
     def job(self, model, rung, input_ids, **options):
         expected = reference(model, input_ids, 12, None).tolist()
 
@@ -179,18 +157,16 @@ class TestTurns:
     @pytest.mark.parametrize("rung", RUNGS)
     def test_threads_with_the_same_shape(self, model, rung):
         model.config.pad_token_id = 0
-        self.run_together([self.job(model, rung, prompt(2, 6, seed)) for seed in range(4)])
+        run_together([self.job(model, rung, prompt(2, 6, seed)) for seed in range(4)])
         assert model.config.pad_token_id == 0
 
     @pytest.mark.parametrize("rung", RUNGS)
     def test_threads_with_different_shapes_and_models(self, model, rung):
         models = [model, model, tiny("llama"), tiny("qwen2")]
-        self.run_together(
-            [self.job(one, rung, prompt(1 + n, 4 + n, n)) for n, one in enumerate(models)]
-        )
+        run_together([self.job(one, rung, prompt(1 + n, 4 + n, n)) for n, one in enumerate(models)])
 
     def test_threads_with_all_rungs(self, model):
-        self.run_together([self.job(model, rung, prompt(2, 6, 1)) for rung in RUNGS])
+        run_together([self.job(model, rung, prompt(2, 6, 1)) for rung in RUNGS])
 
     def test_a_thread_fails_and_the_others_are_right(self, model):
         def fail():
@@ -204,11 +180,11 @@ class TestTurns:
                 call(broken, "static_cache", prompt(2, 6), max_new_tokens=12)
 
         good = [self.job(model, "static_cache", prompt(2, 6, seed)) for seed in range(2)]
-        self.run_together([fail_inside, *good])
+        run_together([fail_inside, *good])
 
     def test_release_waits_for_other_threads(self, model):
         jobs = [self.job(model, "compiled", prompt(2, 6, seed)) for seed in range(2)]
-        self.run_together([*jobs, lambda: release(model)])
+        run_together([*jobs, lambda: release(model)])
 
 
 class TestNothingIsWritten:

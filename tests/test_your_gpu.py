@@ -7,6 +7,8 @@ import nbformat
 import pytest
 from factories import record
 
+from decoding.measuring.errors import NotRecorded
+from decoding.measuring.fingerprint import fingerprint
 from decoding.measuring.records import file_name, load, save
 from decoding.pages import your_gpu
 from decoding.pages.machines import BOOK_GPU, BOOK_RECORDS
@@ -165,6 +167,17 @@ def test_the_records_of_the_books_machine_date_the_page(two_machines):
     assert shown_in({"machines": your_gpu.Machines(two_machines)}) == [
         found["machine"] for found in your_gpu.Machines(two_machines).ours.values()
     ]
+
+
+def test_redrawing_shows_no_record_that_other_code_made(two_machines):
+    sitting = Sitting(redraw=True, folder=str(two_machines / BOOK_GPU))
+    with pytest.raises(NotRecorded, match="fits the code as it is"):
+        your_gpu.Machines(two_machines, sitting=sitting)
+    for path in (two_machines / BOOK_GPU).glob("*.json"):
+        one = load(path)
+        one["machine"]["code"] = fingerprint([one["rung"]])
+        save(one, path)
+    assert your_gpu.Machines(two_machines, sitting=sitting).shelf.shown
 
 
 def test_another_machine_stands_beside_the_books(two_machines):

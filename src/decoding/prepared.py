@@ -224,6 +224,12 @@ def _memory(device):
     return 8 << 30
 
 
+def _modes(device):
+    """Return the modes of torch under which what is made fits no call under another."""
+    autocast = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type)
+    return autocast, torch.is_inference_mode_enabled()
+
+
 @contextmanager
 def lend(model, batch_size, length, mode=None):
     """Lend the ``Prepared`` for a model and shape: a context manager for one call.
@@ -242,13 +248,13 @@ def lend(model, batch_size, length, mode=None):
     if mode is not None:
         check_compiler(device, mode)
     turn = _turn(device)
-    autocast = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type)
-    key = batch_size, length, model.dtype, mode, autocast, torch.is_inference_mode_enabled()
+    key = batch_size, length, mode, model.dtype, *_modes(device)
     with turn.taken(), torch.no_grad():
         stream = turn.module.current_stream()
         try:
             stream.wait_event(turn.end)
-            kept = turn.find(model, key, lambda: Prepared(model, length, mode, stream))
+            make = functools.partial(Prepared, model, length, mode, stream)
+            kept = turn.find(model, key, make)
             kept.cache.reset()
             yield kept
             turn.end_call(kept, stream)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .shapes import text_width
-from .theme import FONT, STYLE
+from .theme import FONT, MUTED, STYLE
 
 DOTTED, DASHED = (0, (1, 1.8)), (0, (4, 2))
 THICK, THIN, HAIR = 2.5, 1.4, 0.9
@@ -30,6 +30,8 @@ class Line(NamedTuple):
 def lines_over(xlabel, lines, width, height, *, top, powers_of_two=False, widest=13):
     """Return a matplotlib figure of ``lines`` from 0 to ``top``, their names to the right.
 
+    Where a value is below 0, the axis begins at the lowest, with a line at 0.
+
     Args:
         width, height: in pixels.
         powers_of_two: whether the x axis is a scale of powers of two, labelled at the lines' x.
@@ -38,7 +40,10 @@ def lines_over(xlabel, lines, width, height, *, top, powers_of_two=False, widest
     with rc_context(STYLE):
         fig = Figure(figsize=(width / 72, height / 72))
         ax = fig.add_subplot()
-        ax.set_ylim(0, top or 1)
+        lowest = min((y for line in lines for y in line.y if y < 0), default=0)
+        ax.set_ylim(1.08 * lowest, max(top, 0) or (0 if lowest else 1))
+        if lowest:
+            ax.axhline(0, color=MUTED, linewidth=1, clip_on=False)
         if powers_of_two:
             ax.set_xscale("log", base=2)
             ax.set_xticks(sorted({x for line in lines for x in line.x}), minor=False)
@@ -105,9 +110,9 @@ def _room(ax, names):
 
 
 def _name_lines(ax, lines, names, wide, tall, above):
-    ceiling = ax.get_ylim()[1]
+    floor, ceiling = ax.get_ylim()
     ends = sorted(
-        (line.y[-1] / ceiling * tall, line.x[-1], line.y[-1], name, line.colour)
+        ((line.y[-1] - floor) / (ceiling - floor) * tall, line.x[-1], line.y[-1], name, line.colour)
         for line, name in zip(lines, names, strict=True)
     )
     room = [1.2 * FONT * (name.count("\n") + 1) for *_, name, _ in ends]

@@ -85,6 +85,20 @@ class Shelf:
         save(found, path)
         return self._given(load(path))
 
+    def give(self, record, rungs):
+        """Return ``record``, which was found elsewhere.
+
+        Args:
+            record: of the book's machine.
+            rungs: the rungs whose code stands behind it.
+
+        Raises:
+            NotRecorded: while redrawing, that code has changed since.
+        """
+        if self.redrawing and record["machine"].get("code") != fingerprint(rungs):
+            raise NotRecorded("The book has no record of its ladder that fits the code as it is.")
+        return self._given(record)
+
     def of_the_book(self, file):
         """Return the book's record ``file``, for machines that cannot make one."""
         return self._given(load(book_folder() / file))

@@ -21,12 +21,16 @@ class Machines(dict):
     Args:
         *roots: folders that hold a folder for each machine; default: the book's records, and
             ``records`` where this runs.
+        sitting: how the notebook is run; default: as this kernel was configured.
 
     Attributes:
         shelf: which has given out the records of the book's machine.
+
+    Raises:
+        NotRecorded: while redrawing, the code has changed since one of the book's was made.
     """
 
-    def __init__(self, *roots):
+    def __init__(self, *roots, sitting=None):
         super().__init__()
         for root in map(Path, roots or (BOOK_RECORDS, Path.cwd() / "records")):
             for folder in sorted(root.iterdir()) if root.is_dir() else ():
@@ -34,8 +38,9 @@ class Machines(dict):
                 kept = {kind_of(record): record for record in loaded if is_of_the_ladder(record)}
                 if kept:
                     self[folder.name] = kept
-        self.shelf = Shelf()
-        self.shelf.shown += [record["machine"] for record in self.ours.values()]
+        self.shelf = Shelf(sitting)
+        for record in self.ours.values():
+            self.shelf.give(record, [record["rung"]])
 
     @property
     def ours(self):
