@@ -18,6 +18,10 @@ def record(
     gpu=True,
     error=None,
     variant=None,
+    together="a-ladder",
+    processes=3,
+    card="a-card",
+    code="code",
 ):
     """Return a ``Record`` as ``measure`` makes them.
 
@@ -27,17 +31,20 @@ def record(
         reserved, allocated: peaks in MiB, reached in a straight line from half of them.
         gpu: False for the record of a CPU, which has neither memory nor GPU figures.
         error: why the row failed; then it has no figures at all.
+        together, processes, card, code: the ladder it is of, how many processes it had, its card, the
+            hash of the code that all rungs share.
     """
     labels = {"kv_cache": "KV cache"}
     curve = [per_token + growth * (i / max(new - 2, 1) - 0.5) for i in range(new - 1)]
     ramp = [0.5 + 0.5 * i / max(new - 1, 1) for i in range(new)]
     spread = {"median": per_token, "min": per_token - around, "max": per_token + around}
     whole = {key: value * new for key, value in spread.items()}
-    allocator = "default" if rung in ("naive", "kv_cache") else "expandable_segments"
+    allocator = "expandable_segments" if rung == "expandable_segments" else "default"
     plain = {"compile_mode": None, "stop_check": True, "cache_length": None}
     plain |= {"allocator": allocator, "rung_allocator": allocator}
     made = {
-        "schema": 1,
+        "schema": 2,
+        "together": together,
         "rung": rung,
         "label": labels.get(rung, rung.replace("_", " ")),
         "variant": plain | (variant or {}),
@@ -53,10 +60,22 @@ def record(
         "machine": {
             "device": "cuda" if gpu else "cpu",
             "gpu": "A made-up GPU" if gpu else None,
+            "gpu_id": card if gpu else None,
+            "date": "2026-11-25T00:00:00Z",
+            "allocator": (variant or {}).get("allocator", allocator) if gpu else None,
+            "common_code": code,
             "gpu_memory_mib": 80_000 if gpu else None,
         },
         "time": {
             "per_token_ms": spread,
+            "spread_over": processes,
+            "tokens_ms": {"p50": per_token, "p95": 1.2 * per_token, "p99": 1.5 * per_token},
+            "once_s": {
+                "initialize": 2.0,
+                "first_run": 0.003 * whole["median"],
+                "first_run_warm_caches": 0.002 * whole["median"],
+                "warm_run": 0.001 * whole["median"],
+            },
             "prefill_ms": spread,
             "total_ms": whole,
             "cold_total_ms": 3 * whole["median"],
@@ -70,6 +89,8 @@ def record(
             "reserved_mib": [reserved * part for part in ramp],
             "peak_allocated_mib": allocated,
             "peak_reserved_mib": reserved,
+            "peak_allocated_cold_mib": 1.1 * allocated,
+            "peak_reserved_cold_mib": 1.1 * reserved,
             "model_mib": 250.0,
             "alloc_retries": 0,
             "segments": 10,
@@ -95,6 +116,6 @@ def record(
 
 def entrant(milliseconds, label=None):
     """Return what a race found of a loop whose runs all took the same time per token."""
-    return Record(
-        {"per_token_ms": dict.fromkeys(("median", "min", "max"), milliseconds)}, label=label
-    )
+    times = dict.fromkeys(("median", "min", "max"), milliseconds)
+    race = {"together": "a-race", "workload": {}, "machine": {"gpu_id": "a-card"}}
+    return Record({"per_token_ms": times, "spread_over": 3}, label=label, race=race)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from decoding import drawing
 from decoding.drawing import axes, theme, words
 from decoding.drawing.svg import Panel, Picture, for_page
+from decoding.measuring import NotComparable
 
 SLOW = record("naive", per_token=12.0, reserved=2000.0, allocated=900.0, growth=4.0)
 FAST = record("kv_cache", per_token=6.0, reserved=1390.0, allocated=700.0, idle=0.5)
@@ -126,7 +127,7 @@ def test_the_headline_of_a_failure_names_it():
 
 
 def test_records_of_two_workloads_are_not_compared():
-    with pytest.raises(ValueError, match=r"batch_size 32, .* with 1"):
+    with pytest.raises(NotComparable, match=r"their batch_size differs, 32 and 1"):
         drawing.headline(record(batch=32), record("kv_cache", batch=1))
 
 

@@ -63,7 +63,7 @@ def test_what_can_change_a_number_counts(changed, file, old, new):
         ("checks.py", "ask for at least 1 token.", "one is the least."),
         ("measuring/errors.py", '"""Why there is no number."""', '"""Reasons."""'),
         ("measuring/probes.py", "import tempfile", "import tempfile  # why\nimport shutil"),
-        ("measuring/report.py", "'cold ms':>9", "'cold':>9"),
+        ("measuring/report.py", "'p95 ms':>9", "'p95':>9"),
         ("loops/two_streams.py", "step % 2", "step % 3"),
         ("allocator.py", "MIN_BLOCK = 512", "MIN_BLOCK = 256"),
         ("__main__.py", "default: %(default)s", "%(default)s"),

@@ -4,6 +4,7 @@ import json
 import os
 from contextlib import redirect_stdout
 from io import StringIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -104,6 +105,14 @@ def ask(report, variables):
     return [os.environ.get(name) for name in variables]
 
 
+def compiled_before(report):
+    """A task: note in the compilers' folder that it was there, and return whether it was before."""
+    folder = Path(os.environ["TRITON_CACHE_DIR"])
+    was = folder.exists()
+    folder.mkdir(exist_ok=True)
+    return was
+
+
 def fail(report):
     """A task that raises."""
     raise KeyError("no such thing")
@@ -118,10 +127,15 @@ class TestProcesses:
     def test_each_has_its_own_environment(self, monkeypatch):
         monkeypatch.setenv("PYTORCH_ALLOC_CONF", "garbage:1")
         given = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
-        names = ["PYTORCH_ALLOC_CONF", "TRITON_CACHE_DIR"]
-        setting, cache = run_fresh(ask, "Asking", given, variables=names)
-        assert setting == given["PYTORCH_ALLOC_CONF"]
-        assert cache != run_fresh(ask, "Asking", variables=names)[1]
+        names = ["PYTORCH_ALLOC_CONF", "OF_MINE"]
+        assert run_fresh(ask, "Asking", given, variables=names) == [*given.values(), None]
+        monkeypatch.setenv("OF_MINE", "set later")
+        assert run_fresh(ask, "Asking", variables=names) == [None, "set later"]
+
+    def test_compilers_find_nothing_unless_a_name_is_shared(self):
+        assert not any(run_fresh(compiled_before, "Asking") for _ in range(2))
+        found = [run_fresh(compiled_before, "Asking", caches="a") for _ in range(2)]
+        assert found == [False, True]
 
     @pytest.mark.parametrize(
         ("task", "reason"), [(fail, "KeyError: 'no such thing'"), (die, "exit code 7")]
@@ -132,12 +146,12 @@ class TestProcesses:
 
     def test_a_rung_that_fails_is_a_row_that_says_why(self):
         short = SMALL.but(new_tokens=2, repeats=1)
-        too_long = ("naive", SMALL.but(new_tokens=2000), {})
-        records = compare([too_long, "kv_cache"], short, progress=False)
-        assert "2006 positions" in records[0].error
+        too_short = {"rung": "static_cache", "cache_length": 3}
+        records = compare([too_short, "kv_cache"], short, progress=False)
+        assert "cache_length" in records[0].error
         assert records[1].error is None
         lines = table(records).splitlines()
-        assert "2006 positions" in lines[1]
+        assert "cache_length" in lines[1]
         assert lines[2].startswith("KV cache")
 
     def test_a_misspelt_rung_or_option_is_refused_at_once(self):

@@ -127,29 +127,17 @@ class TestCheck:
 
 
 class TestRaces:
-    def raced(self, on_gpu):
-        asked = {}
+    @pytest.mark.parametrize(("on_gpu", "sizes"), [(True, [1, 8]), (False, [1, 2])])
+    def test_each_batch_size_has_a_race_of_its_own(self, on_gpu, sizes):
+        asked = []
 
-        def race(name, entrants, workload, **options):
-            asked[name] = (workload, options)
-            return {"results": entrants}
+        def watch(workload):
+            asked.append(workload)
+            return {"results": workload.batch_size}
 
-        chapter = SimpleNamespace(on_gpu=on_gpu, batched=WORK, race=race)
-        found = results.races(chapter, "check", {"check": {"rung": "compiled"}}, sizes=(1, 8))
-        return found, asked
-
-    def test_each_batch_size_has_a_race_of_its_own(self):
-        found, asked = self.raced(on_gpu=True)
-        assert list(found) == [1, 8]
-        assert found[8] == {"check": {"rung": "compiled"}}
-        work, options = asked["check_b8"]
-        assert work == WORK.but(batch_size=8, prompt_tokens=32, new_tokens=128, repeats=5)
-        assert options == {"busy": True}
-
-    def test_a_cpu_has_small_batches_of_its_own_workload(self):
-        found, asked = self.raced(on_gpu=False)
-        assert list(found) == [1, 2]
-        assert asked["check_b2"][0] == WORK.but(batch_size=2, repeats=5)
+        chapter = SimpleNamespace(on_gpu=on_gpu, single=WORK, watch=watch)
+        assert results.races(chapter, sizes=(1, 8)) == {size: size for size in sizes}
+        assert asked == [WORK.but(batch_size=size) for size in sizes]
 
 
 class TestTraces:

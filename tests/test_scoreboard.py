@@ -14,7 +14,9 @@ def entrant(per_token, busy, by=0.0):
     """What a race found of a loop whose runs scatter around ``per_token`` by this share of it."""
     low, high = per_token * (1 - by), per_token * (1 + by)
     spread = {"median": per_token, "min": low, "max": high}
-    return Record({"per_token_ms": spread, "busy_ms_per_token": busy})
+    race = {"together": "a-race", "workload": {}, "machine": {"gpu_id": "a-card"}}
+    found = {"per_token_ms": spread, "busy_ms_per_token": busy, "spread_over": 5}
+    return Record(found, race=race)
 
 
 def raced(check, without, two, busy, by=0.0):

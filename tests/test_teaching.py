@@ -115,7 +115,14 @@ class TestCommands:
     )
     def test_they_measure_what_the_book_has_recorded(self, monkeypatch, command, rows):
         asked = []
-        monkeypatch.setattr(measuring, "compare", lambda items, workload: asked.extend(items) or [])
+
+        def compare(rungs, workload, **_):
+            for entry in rungs:
+                rung, check = entry.pop("rung"), entry.pop("stop_check")
+                asked.append((rung, workload.but(stop_check=check), entry))
+            return []
+
+        monkeypatch.setattr(measuring, "compare", compare)
         shell.main(shlex.split(command.replace("\\\n", " ")))
         names = []
         for rung, workload, options in asked:

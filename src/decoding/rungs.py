@@ -52,21 +52,9 @@ RUNGS = MappingProxyType(
             Rung("naive", "naive", naive.decode, needs_cache=False),
             Rung("kv_cache", "KV cache", kv_cache.decode),
             Rung("expandable_segments", "expandable segments", kv_cache.decode, EXPANDABLE),
-            Rung(
-                "static_cache",
-                "static cache",
-                static_cache.decode,
-                EXPANDABLE,
-                needs_static_cache=True,
-            ),
-            Rung("compiled", "compiled", compiled.decode, EXPANDABLE, needs_static_cache=True),
-            Rung(
-                "two_streams",
-                "two streams",
-                two_streams.decode,
-                EXPANDABLE,
-                needs_static_cache=True,
-            ),
+            Rung("static_cache", "static cache", static_cache.decode, needs_static_cache=True),
+            Rung("compiled", "compiled", compiled.decode, needs_static_cache=True),
+            Rung("two_streams", "two streams", two_streams.decode, needs_static_cache=True),
         )
     }
 )

@@ -4,40 +4,51 @@ from .curves import has, panel_of
 from .shapes import bars, canvas, text_width, write
 from .svg import Panel, Picture
 from .theme import FONT, PANEL, WIDTH, colour_of
-from .words import Words, known, medians, ms, percent, ratio, reserved, speed, workload_words
+from .words import (
+    Words,
+    as_fast,
+    known,
+    medians,
+    ms,
+    percent,
+    reserved,
+    speed,
+    workload_words,
+)
 
 HEIGHT = 230
 
 
-def headline(before, after):
+def headline(before, after, setting=None):
     """Return what a step changed, in a few words: "×1.8 faster, −610 MiB reserved".
 
-    A difference of time counts only where the ranges over the repeats don't overlap; one of memory
-    from 1 MiB on. Where memory was not measured (on a CPU) the headline says so.
+    A difference of time counts only where it is ``resolved``; one of memory from 1 MiB on. Where
+    memory was not measured (on a CPU) the headline says so; of a race it says nothing about memory.
+
+    Args:
+        before, after: records, or entrants of a race.
+        setting: as for ``may_compare``.
 
     Raises:
-        ValueError: the two are records of different workloads.
+        NotComparable: the two were not measured together.
     """
-    for key in ("model", "batch_size", "prompt_tokens", "new_tokens", "dtype"):
-        one, other = before["workload"].get(key), after["workload"].get(key)
-        if one != other:
-            raise ValueError(
-                f"{before.name} ran with {key} {one}, {after.name} with {other}: "
-                "compare records of one workload."
-            )
     for record in (before, after):
         if record.error:
             return Words(f"{record.name} gave no measurement")
-    return Words(f"{speed(before, after)}, {reserved(before, after)}")
+    said = speed(before, after, setting)
+    if "memory" not in before or "memory" not in after:
+        return said
+    return Words(f"{said}, {reserved(before, after, setting)}")
 
 
-def step_card(before, after, *, before2=None, after2=None, title=None):
+def step_card(before, after, *, before2=None, after2=None, title=None, setting=None):
     """Draw the step card: time per token and memory of a step beside the step before.
 
     Args:
         before, after: records of one workload.
         before2, after2: records of a second workload (batch 1, say).
         title: the message; by default the two names.
+        setting: what is compared, as for ``may_compare``; "allocator", say.
 
     Returns:
         A ``Picture``. For each workload it has the headline, the medians, and a panel each for time
@@ -47,7 +58,8 @@ def step_card(before, after, *, before2=None, after2=None, title=None):
     title = title or f"{before.name} → {after.name}"
     rows, alts = [], [f"{title.rstrip('.')}."]
     for pair in pairs:
-        said, workload, own = headline(*pair), workload_words(pair[1]), [*map(medians, pair)]
+        said, workload = headline(*pair, setting), workload_words(pair[1])
+        own = [*map(medians, pair)]
         rows += [Panel(said, kind="headline"), Panel(workload, kind="detail")]
         panels = [_panel(pair, what) for what in ("time", "memory")]
         rows += [[panel for panel in panels if panel]] if any(panels) else []
@@ -75,7 +87,7 @@ def ladder(records, title, *, caption=None):
         A ``Picture``.
     """
     good = [record for record in records if not record.error]
-    first = good[0].ms if good else None
+    first = good[0] if good else None
     longest = max((record.ms for record in good), default=1)
     step, top = 44, 28
     fig, ax = canvas(WIDTH, step * len(records) + top)
@@ -100,7 +112,8 @@ def _ladder_row(ax, y, record, first, longest):
         write(ax, WIDTH, y, "failed", align="right")
         return medians(record)
     write(ax, WIDTH - 56, y, ms(record.ms), align="right")
-    write(ax, WIDTH, y, ratio(first / record.ms), bold=True, align="right")
+    times = as_fast(first, record)
+    write(ax, WIDTH, y, times, bold=True, align="right")
     idle = record.idle if known(record.idle) else 0
     length = record.ms / longest * WIDTH
     works = length * (1 - idle)
@@ -111,5 +124,5 @@ def _ladder_row(ax, y, record, first, longest):
     words = f"{percent(idle)} idle"
     if length - works > text_width(words, FONT - 1) + 12:
         write(ax, works + 6, y + 18.5, words, size=FONT - 1)
-    said = f"{record.name}: {ms(record.ms)} per token, {ratio(first / record.ms)}"
+    said = f"{record.name}: {ms(record.ms)} per token, {times}"
     return said + (f", GPU idle {percent(record.idle)}." if known(record.idle) else ".")

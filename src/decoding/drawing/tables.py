@@ -2,15 +2,17 @@
 
 import re
 
+from decoding.measuring.comparing import change_of
+
 from .markdown import Markdown
 from .words import (
+    as_fast,
     change,
     count,
     known,
     medians,
     number,
     percent,
-    ratio,
     spread_words,
     workload_words,
 )
@@ -73,6 +75,9 @@ def _is_numbers(column):
 def records_table(records, caption="Each row beside the row before"):
     """Return records as a table, each row beside the row before of the same workload.
 
+    A row under another setting of the allocator than the first one's (expandable segments) is compared
+    in its memory only, and the row behind it with the one before it.
+
     Args:
         records: in the order of the rows. What a failed one failed of stands below the table.
         caption: what the table shows.
@@ -93,7 +98,8 @@ def records_table(records, caption="Each row beside the row before"):
             continue
         cells = _figures(record, befores.get(workload), firsts.setdefault(workload, record))
         rows.append(start + cells[: len(head) - len(start)])
-        befores[workload] = record
+        if record.allocator == firsts[workload].allocator:
+            befores[workload] = record
     made = table(head, rows, caption)
     made.text = "\n\n".join([made.text, *(medians(r) for r in records if r.error)])
     return made
@@ -102,8 +108,8 @@ def records_table(records, caption="Each row beside the row before"):
 def _figures(record, before, first):
     """The figures of a row; ``before`` is None in the first row of a workload."""
     cells = [spread_words(record.spread)]
-    cells += [ratio(other.ms / record.ms) if before else "" for other in (before or first, first)]
+    cells += [as_fast(other, record) if before else "" for other in (before or first, first)]
     cells += [number(record.cold_ms), count(record.reserved_mib)]
-    gained = record.reserved_mib - before.reserved_mib if before else float("nan")
+    gained = change_of(before, record, setting="allocator") if before else float("nan")
     cells.append(change(gained).removesuffix(" MiB") if known(gained) else "")
     return [*cells, percent(record.idle)]

@@ -6,6 +6,9 @@ the sentence needs it. What a function names (ms, MiB, %) is part of its text; `
 
 import math
 
+from decoding.measuring.comparing import FEWEST, change_of, ratio_of, resolved
+from decoding.measuring.errors import NotComparable
+
 UNKNOWN = "–"
 
 
@@ -123,38 +126,56 @@ def spread_words(spread):
 
 def workload_words(record):
     """Return the workload of a record: batch 32, prompt 128, 512 new tokens."""
-    workload = record["workload"]
+    workload = record.workload
     return Words(
         f"batch {workload['batch_size']}, prompt {workload['prompt_tokens']}, "
         f"{workload['new_tokens']} new tokens"
     )
 
 
-def speed(before, after):
+def speed(before, after, setting=None):
     """Return what a step does to the time of a token: ×1.8 faster, ×1.1 slower.
 
     Args:
-        before, after: records, or entrants of a race. A difference counts only where the ranges over
-            the repeats don't overlap.
+        before, after: records, or entrants of a race. A difference counts only where it is
+            ``resolved``: where the ranges over at least three processes or rounds don't overlap.
+        setting: as for ``may_compare``.
+
+    Raises:
+        NotComparable: the two were not measured together.
     """
     if before.error or after.error:
         return Words(UNKNOWN)
-    old, new = before.spread, after.spread
-    if old["min"] <= new["max"] and new["min"] <= old["max"]:
+    factor = ratio_of(before, after, setting=setting)
+    if not known(factor):
+        return Words(UNKNOWN)
+    if min(before.spread_over, after.spread_over) < FEWEST:
+        return Words("no difference of time shown")
+    if not resolved(before, after):
         return Words("same time within the spread")
-    faster = old["median"] > new["median"]
-    factor = old["median"] / new["median"] if faster else new["median"] / old["median"]
-    if factor < 1.005:
+    if max(factor, 1 / factor) < 1.005:
         return Words("same time within 0.5 %")
-    return ratio(factor) + f" {'faster' if faster else 'slower'}"
+    return ratio(max(factor, 1 / factor)) + f" {'faster' if factor > 1 else 'slower'}"
 
 
-def reserved(before, after):
+def as_fast(before, after):
+    """Return how many times as fast as ``before`` a token of ``after`` is: ×1.8.
+
+    "–" where the two may not be compared.
+    """
+    try:
+        return ratio(ratio_of(before, after))
+    except NotComparable:
+        return Words(UNKNOWN)
+
+
+def reserved(before, after, setting=None):
     """Return what a step does to the peak of reserved memory: −610 MiB reserved.
 
-    From 1 MiB on a difference counts. Where memory was not measured (on a CPU) the words say so.
+    From 1 MiB on a difference counts. Where memory was not measured (on a CPU) the words say so. The
+    arguments and what is raised are as for ``speed``.
     """
-    gained = after.reserved_mib - before.reserved_mib
+    gained = change_of(before, after, setting=setting)
     if not known(gained):
         return Words("memory not measured")
     return Words("same memory reserved") if abs(gained) < 1 else change(gained) + " reserved"

@@ -15,3 +15,7 @@ class NotRecorded(MeasurementError):
 
 class NotMeasured(MeasurementError):
     """A number is needed of a measurement that failed, for want of memory say."""
+
+
+class NotComparable(MeasurementError):
+    """Two numbers were not taken together, so that no ratio can be made of them."""

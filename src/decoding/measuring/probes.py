@@ -17,14 +17,22 @@ from .traces import read_trace
 PROFILED_WINDOWS, WINDOW_TOKENS = 6, 8
 
 
+def timing_events(count):
+    """Return ``count`` events that take the time. CUDA makes an event when it is first recorded."""
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(count)]
+    for event in events:
+        event.record()
+    torch.cuda.synchronize()
+    return events
+
+
 class Clock:
     """Takes the time at the start and at the end of every token, without waiting for the GPU."""
 
     def __init__(self, run):
         self.on_gpu, self.ticks = run.on_gpu, []
         # Made beforehand, so that a tick costs the loop as little as can be.
-        count = run.new_tokens + 1 if run.on_gpu else 0
-        self.unused = [torch.cuda.Event(enable_timing=True) for _ in range(count)]
+        self.unused = timing_events(run.new_tokens + 1) if run.on_gpu else []
 
     def tick(self, name="decode_step", step=None):
         if name == "stop_check":

@@ -3,10 +3,12 @@
 import torch
 from torch.profiler import ProfilerActivity
 
+from .fingerprint import fingerprint
+from .ladders import check_options, new_together
 from .machine import MIB, machine, require_gpu
 from .probes import busy_time, profile_steps, timed
 from .processes import run_fresh
-from .records import significant, spread, with_results_as_records
+from .records import percentiles, significant, spread, with_results_as_records
 from .runs import checksum, describe, enter, load
 
 WARM_UP = 3  # runs before a trace: a compiled step is compiled in the first, captured in the second
@@ -23,11 +25,12 @@ def race(entrants, workload, *, busy=False, environment=None):
         environment: variables for the process, the same for all entrants.
 
     Returns:
-        A dict with ``machine``, ``workload`` and ``results``, which maps each label to a ``Record``
-        with these keys.
+        A dict with ``machine``, ``together``, ``workload`` and ``results``, which maps each label to
+        a ``Record`` with these keys.
 
         - ``per_token_ms``, ``prefill_ms``, ``total_ms`` and ``total_per_token_ms`` are spreads,
-          dicts with ``median``, ``min`` and ``max`` over the rounds.
+          dicts with ``median``, ``min`` and ``max`` over the rounds; ``spread_over`` is their number.
+        - ``tokens_ms`` has the percentiles of single tokens, ``p50``, ``p95`` and ``p99``.
         - ``cold_total_ms`` is the time of the entrant's first run, before the rounds.
         - ``more_reserved_mib`` is by how much that first run raised the reserved memory, beyond
           what the entrants before it had reserved (on a GPU only).
@@ -38,11 +41,26 @@ def race(entrants, workload, *, busy=False, environment=None):
         Of transformers' own loop only the totals are known, besides the memory and the checksum.
 
     Raises:
+        ValueError, TypeError: there is no such rung, or no such option.
         MeasurementError: the process failed.
     """
     what = f"Racing {', '.join(entrants)}"
+    check_entrants(entrants)
     found = run_fresh(_raced, what, environment, entrants=entrants, workload=workload, busy=busy)
-    return with_results_as_records(found)
+    return taken_together(found)
+
+
+def check_entrants(entrants):
+    """Raise ``ValueError`` or ``TypeError`` where an entrant has no such rung or no such option."""
+    for entrant in entrants.values():
+        if entrant["rung"] != "transformers":
+            check_options(entrant["rung"], set(entrant) - {"rung", "stop_check"})
+
+
+def taken_together(found):
+    """Return what a race found, with what says that its entrants may be compared."""
+    found["machine"]["common_code"] = fingerprint(())
+    return with_results_as_records(found | {"together": new_together()})
 
 
 def _raced(report, entrants, workload, busy):
@@ -61,19 +79,27 @@ def _raced(report, entrants, workload, busy):
             results[label]["more_reserved_mib"] = (torch.cuda.memory_reserved() - reserved) / MIB
         report(len(results), len(runs) + workload.repeats)
     for repeat in range(workload.repeats):
-        for label, run in runs.items():
-            times[label].append(timed(run)[0])
+        for label in rotated(runs, repeat):
+            times[label].append(timed(runs[label])[0])
         report(len(runs) + repeat + 1, len(runs) + workload.repeats)
     for label, run in runs.items():
-        results[label] |= _spreads(times[label])
+        results[label] |= spreads(times[label])
         if busy and run.on_gpu and "per_token_ms" in results[label]:
             results[label] |= busy_time(run)
     return {"machine": machine(), "workload": describe(workload, model), "results": results}
 
 
-def _spreads(times):
-    """Return the spreads over the rounds of an entrant's times."""
+def rotated(labels, number):
+    """Return ``labels`` as a list that begins with another one in each round."""
+    labels = list(labels)
+    at = number % len(labels)
+    return labels[at:] + labels[:at]
+
+
+def spreads(times):
+    """Return the spreads over the rounds of an entrant's times, and the percentiles of its tokens."""
     found = {
+        "spread_over": len(times),
         "total_ms": spread(each["total"] for each in times),
         "total_per_token_ms": spread(each["total"] / each["generated"] for each in times),
     }
@@ -82,6 +108,7 @@ def _spreads(times):
         found |= {
             "per_token_ms": spread(sum(curve) / len(curve) for curve in curves),
             "prefill_ms": spread(each["prefill"] for each in times),
+            "tokens_ms": percentiles(value for curve in curves for value in curve),
         }
     return found
 

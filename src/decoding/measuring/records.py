@@ -11,7 +11,7 @@ from math import isnan, nan
 from pathlib import Path
 from statistics import median
 
-SCHEMA = 1
+SCHEMA = 2
 ALLOCATORS = {"default": "default allocator", "expandable_segments": "expandable segments"}
 
 
@@ -23,19 +23,21 @@ class Record(dict):
 
     Args:
         found: a record, or one of the results of a race, which has fewer numbers.
-        label, workload: of a race's entrant, whose own dict does not say them.
+        label: of a race's entrant, whose own dict does not say it.
+        race: of an entrant: what the whole race says, ``workload``, ``machine`` and ``together``.
     """
 
-    def __init__(self, found, *, label=None, workload=None):
+    def __init__(self, found, *, label=None, race=None):
         super().__init__(found)
-        self._label, self._workload = label, workload
+        self._label, self._race = label, race or {}
 
     @classmethod
-    def failed(cls, rung, label, variant, workload, machine, reason):
+    def failed(cls, rung, label, variant, workload, machine, reason, together=None):
         """Return the record of a measurement that did not finish; ``reason`` is one sentence."""
         return cls(
             {
                 "schema": SCHEMA,
+                "together": together,
                 "rung": rung,
                 "label": label,
                 "variant": variant,
@@ -53,7 +55,12 @@ class Record(dict):
 
     @property
     def spread(self):
-        """Time per token in ms: a dict with ``median``, ``min`` and ``max`` over the runs."""
+        """Time per token in ms: a dict with ``median``, ``min`` and ``max``.
+
+        A run's time per token is the mean over its tokens after the first; a process's is the median
+        over its warm runs; this is over the processes. With one process only, and in a race, it is
+        over the runs.
+        """
         return self._part("time").get("per_token_ms") or dict.fromkeys(
             ("median", "min", "max"), nan
         )
@@ -129,7 +136,54 @@ class Record(dict):
     @property
     def batch(self):
         """Rows of the batch."""
-        return (self.get("workload") or self._workload or {}).get("batch_size", nan)
+        return self.workload.get("batch_size", nan)
+
+    @property
+    def workload(self):
+        """What was decoded: a dict, the fields of a ``Workload``."""
+        return self.get("workload") or self._race.get("workload") or {}
+
+    @property
+    def machine(self):
+        """What it was measured on: a dict."""
+        return self.get("machine") or self._race.get("machine") or {}
+
+    @property
+    def together(self):
+        """The name of the ladder or race whose loops ran in turn; None where it is not known."""
+        return self.get("together") or self._race.get("together")
+
+    @property
+    def spread_over(self):
+        """Over how many processes, or rounds of a race, the range of ``spread`` goes; 0 if none."""
+        return self._part("time").get("spread_over", 0)
+
+    @property
+    def tokens_ms(self):
+        """Time of single tokens in ms: a dict with ``p50``, ``p95`` and ``p99``."""
+        return self._part("time").get("tokens_ms") or dict.fromkeys(("p50", "p95", "p99"), nan)
+
+    @property
+    def once_s(self):
+        """What happens once, in seconds: a dict.
+
+        ``initialize``, from the start of the process to the model on its device (Python's imports
+        are not part of it); ``first_run``, the cold run; ``first_run_warm_caches``, the first run of
+        a process that finds the compiler's caches; ``warm_run``.
+        """
+        keys = ("initialize", "first_run", "first_run_warm_caches", "warm_run")
+        found = self._part("time").get("once_s") or {}
+        return {key: nan if found.get(key) is None else found[key] for key in keys}
+
+    @property
+    def reserved_cold_mib(self):
+        """Peak of the reserved memory up to the end of the cold run, compiling and all, in MiB."""
+        return self._number("memory", "peak_reserved_cold_mib")
+
+    @property
+    def allocator(self):
+        """The allocator's segments as they were found: "default", "expandable_segments" or None."""
+        return self.machine.get("allocator")
 
     @property
     def name(self):
@@ -158,9 +212,9 @@ class Record(dict):
 
 def with_results_as_records(race):
     """Return what a race found with each entrant's result as a ``Record``."""
+    whole = {key: race.get(key) for key in ("workload", "machine", "together")}
     results = {
-        label: Record(result, label=label, workload=race["workload"])
-        for label, result in race["results"].items()
+        label: Record(result, label=label, race=whole) for label, result in race["results"].items()
     }
     return race | {"results": results}
 
@@ -173,6 +227,15 @@ def spread(values):
         "min": significant(min(values)),
         "max": significant(max(values)),
     }
+
+
+def percentiles(values):
+    """Return the 50th, 95th and 99th percentile of ``values`` as a dict; None of no values."""
+    values = sorted(values)
+    if not values:
+        return None
+    last = len(values) - 1
+    return {f"p{part}": significant(values[round(part / 100 * last)]) for part in (50, 95, 99)}
 
 
 def median_curve(curves):
@@ -204,11 +267,13 @@ def write_whole(path, text):
 def load(path):
     """Return the ``Record`` at ``path``; of a race, the ``results`` are Records, too.
 
+    A record of schema 1 does not say what it was measured with, so it may be shown and not compared.
+
     Raises:
         ValueError: the file is of another schema.
     """
     found = json.loads(Path(path).read_text(encoding="utf-8"))
-    if found.get("schema") != SCHEMA:
+    if found.get("schema") not in range(1, SCHEMA + 1):
         raise ValueError(
             f"{path} is of schema {found.get('schema')}, this code reads {SCHEMA}: "
             "measure it again."

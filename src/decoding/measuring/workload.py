@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+DTYPES = ("bfloat16", "float16", "float32", "float64")
+COUNTS = ("batch_size", "prompt_tokens", "new_tokens", "repeats")
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -18,6 +21,9 @@ class Workload:
             end-of-sequence id is the last one of the vocabulary.
         repeats: timed runs after the first, cold one.
         seed: of the prompts.
+
+    Raises:
+        ValueError: a number is below 1, or there is no such dtype.
     """
 
     model: str = "gpt2"
@@ -29,6 +35,14 @@ class Workload:
     stop_check: bool = True
     repeats: int = 5
     seed: int = 0
+
+    def __post_init__(self):
+        for name in COUNTS:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; it must be a whole number from 1 up.")
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise ValueError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}.")
 
     def but(self, **changes):
         """Return this workload with ``changes``."""

@@ -21,6 +21,8 @@ from decoding.measuring.machine import machine
 from decoding.measuring.records import file_name, slug
 from decoding.measuring.snapshots import events_from_snapshot, load_events, save_events, segments_of
 from decoding.measuring.timeline import Timeline
+from decoding.measuring.watching import LOOPS, WITHOUT_GUARDS
+from decoding.rungs import EXPANDABLE
 
 from .machines import BOOK_DTYPE, book_folder, workload
 from .shelf import Shelf
@@ -74,7 +76,8 @@ class Chapter:
     def measure(self, rung, workload=None, *, environment=None, **options):
         """Return a ``Record`` of ``rung`` on ``workload`` (default: ``batched``), as ``measure`` does.
 
-        A recent record is read in place of measuring: one of the last six hours (or of as many days
+        On a GPU the rungs of the book's two workloads are measured together, as one ``ladder``, so
+        that they may be compared; this takes some minutes, once. A recent record is read in place of measuring: one of the last six hours (or of as many days
         as ``record --reuse-days`` says), from this kind of machine with the same versions, whose
         code has not changed since.
 
@@ -84,12 +87,18 @@ class Chapter:
         workload = workload or self.batched
         variant = measuring.describe_variant(rung, workload, environment=environment, **options)
         name = file_name({"rung": rung, "variant": variant, "workload": asdict(workload)})
+
+        def measured():
+            if self.on_gpu and (entries := self.ladder_entries(workload)):
+                records = {file_name(found): found for found in measuring.ladder(entries, workload)}
+                for file, found in records.items():
+                    self.shelf.keep(file, [found["rung"]], found)
+                if name in records:
+                    return records[name]
+            return measuring.measure(rung, workload, environment=environment, **options)
+
         try:
-            record = self.shelf.recent_or(
-                name,
-                [rung],
-                lambda: measuring.measure(rung, workload, environment=environment, **options),
-            )
+            record = self.shelf.recent_or(name, [rung], measured)
         except NotRecorded:
             raise
         except MeasurementError as error:
@@ -98,6 +107,14 @@ class Chapter:
         if record.error:
             _tell(f"*Not measured: {record.name} at batch {record.batch}: {record.error}*")
         return record
+
+    def ladder_entries(self, workload):
+        """Return what is measured together on ``workload``, as for ``ladder``; nothing of another."""
+        more = {
+            self.batched: {"rung": "naive", "environment": EXPANDABLE, "once": True},
+            self.single: {"rung": "compiled", "compile_mode": "default"},
+        }
+        return [*RUNGS, more[workload]] if workload in more else []
 
     def race(self, name, entrants, workload=None, **arguments):
         """Return the result of ``measuring.race``, kept under ``name`` and read while recent.
@@ -119,6 +136,26 @@ class Chapter:
             _tell(f"*Not measured: {error}*")
             return _failed_race(entrants, workload, self.machine, str(error))
         return found
+
+    def watch(self, workload):
+        """Return the result of ``measuring.watch``, the book's race, kept and read while recent.
+
+        If it fails, the page says so and goes on: its records' numbers are nan.
+        """
+        rounds = {} if self.on_gpu else {"rounds": 2}
+        try:
+            return self.shelf.recent_or(
+                f"watch_b{workload.batch_size}.json",
+                [entrant["rung"] for entrant in LOOPS.values()],
+                lambda: measuring.watch(workload, **rounds),
+                json.dumps([asdict(workload)]),
+            )
+        except NotRecorded:
+            raise
+        except MeasurementError as error:
+            _tell(f"*Not measured: {error}*")
+            entrants = LOOPS | WITHOUT_GUARDS
+            return _failed_race(entrants, workload, self.machine, str(error))
 
     def trace(self, name, entrants, workload=None, *, first_token=64, tokens=4):
         """Return a ``Timeline`` of a few tokens for each label; without a GPU, those of the book.

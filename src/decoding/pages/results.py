@@ -15,7 +15,7 @@ from transformers import GPT2Config
 from decoding.allocator import replay
 from decoding.drawing import LABELS, running_median
 from decoding.drawing.words import Words
-from decoding.measuring import Record, Workload
+from decoding.measuring import Record, Workload, change_of, ratio_of
 from decoding.measuring.timeline import gaps
 from decoding.models import GPT2_SHAPES
 
@@ -48,8 +48,12 @@ def pace(record):
 
 
 def speed(before, after):
-    """Return how many times as fast as ``before`` a token of ``after`` is, two records."""
-    return before.ms / after.ms
+    """Return how many times as fast as ``before`` a token of ``after`` is, two records.
+
+    Raises:
+        NotComparable: they were not measured together.
+    """
+    return ratio_of(before, after)
 
 
 def busy_ends(record):
@@ -245,20 +249,20 @@ def short(chapter, workload):
     return workload.but(prompt_tokens=32, new_tokens=128) if chapter.on_gpu else workload
 
 
-def races(chapter, name, entrants, sizes=(1, 8, 32, 128)):
-    """Return what one race finds at several batch sizes: batch size -> loop -> ``Record``.
+def races(chapter, sizes=(1, 8, 32, 128)):
+    """Return what the book's race found at several batch sizes: batch size -> loop -> ``Record``.
+
+    It is one race for all chapters, ``Chapter.watch``: "check", "two streams" and "no check", each
+    also as "…, no guards".
 
     Args:
-        chapter: the ``Chapter`` that keeps the races, as ``{name}_b{size}``.
-        name, entrants: as for its ``race``. The workload is ``short``, in five rounds, with the busy
-            time measured, too.
+        chapter: the ``Chapter`` that keeps the races.
         sizes: the batch sizes on a GPU; on a CPU they are 1 and 2.
     """
-    found = {}
-    for size in sizes if chapter.on_gpu else (1, 2):
-        work = short(chapter, chapter.batched).but(batch_size=size, repeats=5)
-        found[size] = chapter.race(f"{name}_b{size}", entrants, work, busy=True)["results"]
-    return found
+    return {
+        size: chapter.watch(chapter.single.but(batch_size=size))["results"]
+        for size in (sizes if chapter.on_gpu else (1, 2))
+    }
 
 
 def cost_of_check(race):
@@ -267,17 +271,17 @@ def cost_of_check(race):
     Args:
         race: the ``results`` of a race: loop -> ``Record``.
     """
-    return 1000 * (race["check"].ms - race["no check"].ms)
+    return 1000 * change_of(race["no check"], race["check"], "ms")
 
 
 def share_of_check(race):
     """Return which share of a checked token the check costs."""
-    return 1 - race["no check"].ms / race["check"].ms
+    return 1 - ratio_of(race["no check"], race["check"])
 
 
 def saved(race):
     """Return which share of a checked token two streams save."""
-    return 1 - race["two streams"].ms / race["check"].ms
+    return 1 - ratio_of(race["two streams"], race["check"])
 
 
 def saved_range(race):
@@ -288,7 +292,7 @@ def saved_range(race):
 
 def above_bound(race):
     """Return by which share two streams are slower than the loop that never asks."""
-    return race["two streams"].ms / race["no check"].ms - 1
+    return ratio_of(race["two streams"], race["no check"]) - 1
 
 
 def host_side(timeline):

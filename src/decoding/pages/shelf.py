@@ -78,12 +78,16 @@ class Shelf:
                 return self._given(kept)
         if self.redrawing:
             raise NotRecorded(f"The book has no record {file} that fits the code as it is.")
-        found = {"schema": SCHEMA} | measured()
-        found["machine"]["code"] = code
+        return self._given(self.keep(file, rungs, measured(), asked))
+
+    def keep(self, file, rungs, found, asked=None):
+        """Keep ``found``, a dict with ``machine``, as ``file``; return the record of it."""
+        found = {"schema": SCHEMA} | found
+        found["machine"]["code"] = fingerprint(rungs)
         if asked is not None:
             found["asked"] = asked
-        save(found, path)
-        return self._given(load(path))
+        save(found, self.folder / file)
+        return load(self.folder / file)
 
     def give(self, record, rungs):
         """Return ``record``, which was found elsewhere.

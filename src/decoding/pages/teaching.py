@@ -53,7 +53,7 @@ def batched(name):
 
 def raced(batch):
     """Return what the race at a batch size found: a dict, loop -> its record."""
-    return _kept(f"race_stop_check_b{batch}")["results"]
+    return _kept(f"watch_b{batch}")["results"]
 
 
 def cache_of(length):
