@@ -3,88 +3,18 @@
 Each returns what JSON can hold.
 """
 
-import time
 from contextlib import nullcontext
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from decoding import ranges
 from decoding.generation import generate, vocabulary_size
 from decoding.models import load_model
 
 from .machine import require_gpu
-from .probes import timed
-from .runs import enter, load
-from .workload import Workload
 
-SINGLE = Workload("gpt2", 1, 128, 256, dtype="bfloat16")
-LOOPS = {
-    "check": {"rung": "compiled"},
-    "two streams": {"rung": "two_streams"},
-    "no check": {"rung": "compiled", "stop_check": False},
-}
-FIRST_STEP = 8  # the steps before it are still filling the pipeline
 OTHERS = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 LAG_CYCLES = 10_000_000  # some milliseconds of a GPU's clock
-
-
-def launch_times(workload=SINGLE, rounds=8):
-    """Watch the host, token by token, in three loops that run in turn in one process.
-
-    A token's time on the host has two parts: launching its step, and standing in the stop check.
-    PyTorch's guards are skipped in the watched runs (``skip_guard_eval_unsafe``), which makes their
-    launches shorter than they are elsewhere in the book.
-
-    Args:
-        workload: what the loops decode.
-        rounds: how often each loop runs, after two runs that compile and capture.
-
-    Returns:
-        A dict.
-
-        - ``loops`` maps each loop's name to ``launch_us`` and ``wait_us``, a whole number of
-          microseconds for each token of all rounds, and ``per_token_ms``, the mean time of a token
-          in each round.
-        - ``python_us``: in each round, the time of a piece of plain Python that touches no GPU.
-    """
-    model = load(workload)
-    runs = {name: enter(model, workload, entrant) for name, entrant in LOOPS.items()}
-    for run in runs.values():
-        run()
-        run()
-    loops = {name: {"launch_us": [], "wait_us": [], "per_token_ms": []} for name in runs}
-    python_us = []
-    with torch.compiler.set_stance(skip_guard_eval_unsafe=True):
-        for _ in range(rounds):
-            python_us.append(round(_plain_python_us()))
-            for name, run in runs.items():
-                for key, values in _watched(run).items():
-                    loops[name][key] += values
-    return {"loops": loops, "python_us": python_us}
-
-
-def _watched(run):
-    """Run once; return the host's times at each token from ``FIRST_STEP`` on."""
-    ends = {}
-    # Outside of the observer that takes the time, so that its event counts as waiting.
-    with ranges.observe(lambda name, step: ends.update({(name, step): time.perf_counter()})):
-        times, _ = timed(run)
-    steps = range(FIRST_STEP, times["generated"] - 1)
-    launched = [ends["decode_step", n] - ends["stop_check", n - 1] for n in steps]
-    waited = [ends["stop_check", n] - ends["decode_step", n] for n in steps]
-    return {
-        "launch_us": [round(1e6 * value) for value in launched],
-        "wait_us": [round(1e6 * value) for value in waited],
-        "per_token_ms": [round(sum(times["curve"]) / len(times["curve"]), 4)],
-    }
-
-
-def _plain_python_us(count=20_000):
-    began, total = time.perf_counter(), 0
-    for number in range(count):
-        total += number
-    return 1e6 * (time.perf_counter() - began)
 
 
 def repeated_runs(model_name="gpt2", device="cuda", new_tokens=96, runs=4, batches=(1, 32)):
