@@ -39,9 +39,6 @@ def draw_everything():
         "sweep": drawing.sweep(
             [1, 2, 4], {"compiled": [3, 2, 1], "no check": [2, None, 1]}, title="A sweep"
         ),
-        "trend": drawing.trend(
-            {"compiled": [(1, 2), (2, 3)]}, title="A trend", xlabel="launch, ms", unit="ms"
-        ),
         "naive steps": drawing.positions_read(),
         "cached steps": drawing.positions_read(cached=True),
         "growing tensor": drawing.growing_tensor(),
@@ -370,23 +367,6 @@ def test_values_below_zero_stand_inside_the_axes(values):
     assert abs(name.xyann[1] / tall - shares[-1]) < 0.1  # at its line's end
     saved = drawing.sweep([1, 2, 4], {"two_streams": values}, title="Saved")
     assert f"{words.number(values[0])} at 1, " in saved.alt
-
-
-def test_a_trend_is_drawn_as_medians_of_equal_groups():
-    points = [(x, 2 * x) for x in range(20)] + [(19.5, 1000)]  # one that a mean would follow
-    shown = drawing.trend(
-        {"compiled": points, "some": [(1, 1), (3, 3)]},
-        title="A message.",
-        xlabel="launch, ms",
-        unit="ms of a token",
-        groups=4,
-        references={"twice": lambda x: 2 * x, "at least 10": lambda x: max(x, 10)},
-    )
-    assert "compiled (ms of a token at launch, ms): 4.00 at 2.00, 34.0 at 17.0." in shown.alt
-    assert "Dashed, twice: 2.00 at 1.00, 34.0 at 17.0." in shown.alt
-    assert "Dashed, at least 10: 10.0 at 1.00, 17.0 at 17.0." in shown.alt
-    assert shown.alt.startswith("A message. ")
-    assert "some (ms of a token at launch, ms): 1.00 at 1.00, 3.00 at 3.00." in shown.alt
 
 
 def test_running_median():

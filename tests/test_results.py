@@ -159,15 +159,6 @@ class TestTraces:
         assert 0 < results.standing_us(timeline) < whole
 
 
-class TestLaunches:
-    def test_each_token_has_its_launch_and_its_whole_time(self):
-        watched = {"loops": {"check": {"launch_us": [100, 200], "wait_us": [50, 0]}}}
-        assert results.launches(watched, "check") == [(0.1, 0.15), (0.2, 0.2)]
-
-    def test_the_middle_leaves_out_a_tenth_at_either_end(self):
-        assert results.middle([-1000, *range(1, 100), 1000]) == pytest.approx((9.2, 90.8))
-
-
 @pytest.mark.parametrize("one", [FAILED, ON_A_CPU])
 def test_what_was_not_measured_is_nan(one):
     values = [*results.busy_ends(one), results.allocated_growth(one), *results.reserved_along(one)]

@@ -43,7 +43,7 @@ def book(tmp_path, monkeypatch):
             save(made, tmp_path / file_name(made))
     times = {"check": 1.0, "no check": 0.5, "two streams": 0.6}
     raced = {loop: entrant(time) for loop, time in times.items()}
-    save({"schema": 1, "workload": {}, "results": raced}, tmp_path / "race_stop_check_b1.json")
+    save({"schema": 1, "workload": {}, "results": raced}, tmp_path / "watch_b1.json")
     monkeypatch.setattr(teaching, "book_folder", lambda: tmp_path)
     return tmp_path
 
@@ -126,7 +126,7 @@ class TestCommands:
         shell.main(shlex.split(command.replace("\\\n", " ")))
         names = []
         for rung, workload, options in asked:
-            workload = workload.but(dtype="bfloat16")
+            workload = workload.but(model="gpt2", dtype="bfloat16")
             variant = describe_variant(rung, workload, **options)
             made = {"rung": rung, "variant": variant, "workload": asdict(workload)}
             names.append(file_name(made))

@@ -2,7 +2,7 @@
 
 from .cards import headline, ladder, step_card
 from .code import diff, listing, source
-from .curves import curves, running_median, sweep, trend
+from .curves import curves, running_median, sweep
 from .excerpts import excerpt
 from .explorers import Explorer, explorer, explorer2
 from .ladders import ladders_explorer
@@ -69,6 +69,5 @@ __all__ = [
     "sweep",
     "table",
     "three_ways_to_launch",
-    "trend",
     "two_bars",
 ]

@@ -4,7 +4,7 @@ from statistics import median
 
 from .axes import DASHED, DOTTED, HAIR, THICK, THIN, Line, lines_over
 from .svg import Panel, Picture
-from .theme import COLOURS, MUTED, WIDTH, colour_of, label_of
+from .theme import MUTED, WIDTH, colour_of, label_of
 from .words import count, number, spread_words
 
 HEIGHT = 270
@@ -182,48 +182,3 @@ def sweep(
         figure = lines_over(xlabel, lines, WIDTH, HEIGHT, top=top, powers_of_two=True)
         rows = [Panel(unit, figure)]
     return Picture(title, rows, caption, alt=" ".join(alts))
-
-
-def trend(points, *, title, xlabel, unit, references=None, groups=10, caption=None, colours=None):
-    """Draw how one measured quantity goes with another, as medians over groups of equal size.
-
-    Args:
-        points: name -> (x, y) pairs. A rung's name gives the line its label and colour.
-        title: the message of the figure.
-        xlabel: what the x are, with their unit.
-        unit: of the y, with what they are.
-        references: name -> function of x, drawn dashed over the same x to compare with.
-        groups: into how many groups the points of a line go, in the order of their x.
-        caption: a sentence below the figure.
-        colours: name -> colour, for lines that are not rungs.
-
-    Returns:
-        A ``Picture``.
-    """
-    lines, alts = [], [f"{title.rstrip('.')}."]
-    for name, pairs in points.items():
-        x, y = grouped(pairs, groups)
-        lines.append(Line(x, y, _colour(name, colours), label=label_of(name), marked=True))
-        ends = [f"{number(y[at])} at {number(x[at])}" for at in (0, -1)]
-        alts.append(f"{label_of(name)} ({unit} at {xlabel}): {ends[0]}, {ends[1]}.")
-    first, last = (end(x for line in lines for x in line.x) for end in (min, max))
-    for name, expected in (references or {}).items():
-        x = [first + (last - first) * step / 50 for step in range(51)]
-        lines.append(Line(x, list(map(expected, x)), MUTED, DASHED, name, width=THIN))
-        ends = [f"{number(expected(at))} at {number(at)}" for at in (first, last)]
-        alts.append(f"Dashed, {name}: {ends[0]}, {ends[1]}.")
-    top = 1.08 * max(value for line in lines for value in line.y)
-    figure = lines_over(xlabel, lines, WIDTH, HEIGHT + 20, top=top)
-    return Picture(title, [Panel(unit, figure)], caption, alt=" ".join(alts))
-
-
-def grouped(pairs, groups):
-    """Return the medians of x and of y over groups of equal size, in the order of x."""
-    ordered = sorted(pairs)
-    size = max(1, len(ordered) // groups)
-    chunks = [ordered[at : at + size] for at in range(0, len(ordered) - size + 1, size)]
-    return tuple([median(pair[axis] for pair in chunk) for chunk in chunks] for axis in (0, 1))
-
-
-def _colour(name, colours):
-    return (colours or {}).get(name) or COLOURS.get(name, MUTED)

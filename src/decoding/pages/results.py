@@ -6,7 +6,7 @@ What was not measured is nan.
 
 import json
 from math import nan
-from statistics import median, quantiles
+from statistics import median
 from typing import NamedTuple
 
 import torch
@@ -244,11 +244,6 @@ def layouts(recording, positions=8, **setting):
     }
 
 
-def short(chapter, workload):
-    """Return ``workload`` as races have it: prompts of 32 tokens, 128 new ones; on a CPU as it is."""
-    return workload.but(prompt_tokens=32, new_tokens=128) if chapter.on_gpu else workload
-
-
 def races(chapter, sizes=(1, 8, 32, 128)):
     """Return what the book's race found at several batch sizes: batch size -> loop -> ``Record``.
 
@@ -266,7 +261,7 @@ def races(chapter, sizes=(1, 8, 32, 128)):
 
 
 def cost_of_check(race):
-    """Return what the check costs in a token, in µs.
+    """Return what the check costs in a token, in µs: ``check`` beside ``no check``.
 
     Args:
         race: the ``results`` of a race: loop -> ``Record``.
@@ -327,19 +322,6 @@ def pauses_us(timeline):
     """Return for how many µs of a token the GPU is idle in pauses of less than a microsecond."""
     long = sum(end - begin for begin, end in gaps(timeline, min_us=1))
     return (timeline.idle * timeline.extent[1] - long) / len(timeline.tokens)
-
-
-def launches(watched, loop):
-    """Return, for every token of ``loop``, how long its launch took and how long it took in all."""
-    seen = watched["loops"][loop]
-    pairs = zip(seen["launch_us"], seen["wait_us"], strict=True)
-    return [(launch / 1000, (launch + wait) / 1000) for launch, wait in pairs]
-
-
-def middle(values):
-    """Return the ends of the middle eight tenths of ``values``."""
-    tenths = quantiles(values, n=10)
-    return tenths[0], tenths[-1]
 
 
 def totals(race):
