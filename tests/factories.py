@@ -9,6 +9,7 @@ def record(
     per_token=10.0,
     around=0.1,
     growth=0.0,
+    work_grows=1.4,
     reserved=1000.0,
     allocated=800.0,
     batch=32,
@@ -28,6 +29,7 @@ def record(
     Args:
         per_token: median of the time per token, in ms; the range is ``around`` to either side.
         growth: ms that the last step takes longer than the first.
+        work_grows: how many times the GPU's work for the first token that for the last is.
         reserved, allocated: peaks in MiB, reached in a straight line from half of them.
         gpu: False for the record of a CPU, which has neither memory nor GPU figures.
         error: why the row failed; then it has no figures at all.
@@ -100,7 +102,9 @@ def record(
             "idle_share": idle,
             "kernels_per_token": 100.0,
             "curve_steps": [new / 4, new / 2, 3 * new / 4],
-            "curve_busy_ms": [0.5 * per_token, 0.6 * per_token, 0.7 * per_token],
+            "curve_busy_ms": [
+                0.5 * per_token * part for part in (1, (1 + work_grows) / 2, work_grows)
+            ],
         },
         "tokens_sha256": "0" * 64,
         "tokens_generated": new,

@@ -43,7 +43,10 @@ def book(tmp_path, monkeypatch):
             save(made, tmp_path / file_name(made))
     times = {"check": 1.0, "no check": 0.5, "two streams": 0.6}
     raced = {loop: entrant(time) for loop, time in times.items()}
-    save({"schema": 1, "workload": {}, "results": raced}, tmp_path / "watch_b1.json")
+    save(
+        {"schema": 2, "together": "a-race", "workload": {}, "machine": {}, "results": raced},
+        tmp_path / "watch_b1.json",
+    )
     monkeypatch.setattr(teaching, "book_folder", lambda: tmp_path)
     return tmp_path
 

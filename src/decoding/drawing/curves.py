@@ -4,7 +4,7 @@ from statistics import median
 
 from .axes import DASHED, DOTTED, HAIR, THICK, THIN, Line, lines_over
 from .svg import Panel, Picture
-from .theme import MUTED, WIDTH, colour_of, label_of
+from .theme import COLOURS, MUTED, WIDTH, colour_of, label_of
 from .words import count, number, spread_words
 
 HEIGHT = 270
@@ -182,3 +182,7 @@ def sweep(
         figure = lines_over(xlabel, lines, WIDTH, HEIGHT, top=top, powers_of_two=True)
         rows = [Panel(unit, figure)]
     return Picture(title, rows, caption, alt=" ".join(alts))
+
+
+def _colour(name, colours):
+    return (colours or {}).get(name) or COLOURS.get(name, MUTED)

@@ -336,7 +336,11 @@ def totals(race):
     found = {
         loop: result
         if result.error
-        else Record({"per_token_ms": result["total_per_token_ms"]}, label=loop)
+        else Record(
+            {"per_token_ms": result["total_per_token_ms"], "spread_over": result.spread_over},
+            label=loop,
+            race={key: getattr(result, key) for key in ("together", "workload", "machine")},
+        )
         for loop, result in race.items()
     }
     return dict(sorted(found.items(), key=lambda item: -item[1].ms))
