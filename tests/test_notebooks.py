@@ -22,9 +22,6 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 REMOVED = {"remove-input", "remove-cell"}
 FOLDED = {"hide-input", "solution"} | REMOVED
 LONGEST = 25  # lines of a cell that is no lesson
-#: Pages recorded before the calls were made safe: each says under its title that its code has changed
-#: since. The next recording on a GPU makes these tests pass, and takes the names out.
-WAITING = {path.stem for path in NOTEBOOKS}
 LARGEST = 1_000_000  # bytes; GitHub shows no notebook that is much larger
 
 
@@ -71,10 +68,7 @@ def test_jupyterlab_shows_what_the_book_shows():
 
 
 class TestAsCommitted:
-    def test_its_numbers_come_from_a_gpu_and_from_the_code_as_it_is(self, path, notebook, request):
-        if path.stem in WAITING:
-            waits = pytest.mark.xfail(strict=True, reason="waits for a recording on a GPU")
-            request.applymarker(waits)
+    def test_its_numbers_come_from_a_gpu_and_from_the_code_as_it_is(self, notebook):
         if "recorded" in notebook.metadata:
             assert notebook.metadata["recorded"]["gpu"]
             assert stamp.examine(notebook) == ("fresh", [])
