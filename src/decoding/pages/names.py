@@ -14,6 +14,7 @@ from decoding.measuring.fingerprint import tree_of_cell
 CHANGING = frozenset(
     ("add", "append", "clear", "extend", "insert", "pop", "remove", "setdefault", "sort", "update")
 )
+INNER = "_inner_"  # stands for the variables of comprehensions
 FOR_SURE = (ast.Assign, ast.AnnAssign, ast.FunctionDef, ast.ClassDef, ast.For, ast.With)
 
 
@@ -40,11 +41,11 @@ def names_in(source):
     """
     reads, gives, changes = set(), set(), set()
     for statement in tree_of_cell(source).body:
-        table = symtable.symtable(ast.unparse(statement), "cell", "exec")
-        assigned = {one.get_name() for one in table.get_symbols() if one.is_assigned()}
+        table = symtable.symtable(ast.unparse(_without_inner(statement)), "cell", "exec")
+        assigned = {one.get_name() for one in table.get_symbols() if one.is_assigned()} - {INNER}
         assigned |= {one.get_name() for one in table.get_symbols() if one.is_namespace()}
         targets = _targets(statement)
-        reads |= _read(table) - gives - targets
+        reads |= _read(table) - gives - targets - {INNER}
         if isinstance(statement, FOR_SURE):
             gives |= targets or assigned
         changes |= assigned | _changed(statement)
@@ -81,6 +82,19 @@ def _setters(names, name, before):
         if name in names[at].gives:
             break
     return found
+
+
+def _without_inner(statement):
+    """Return a copy in which comprehensions have one variable: since Python 3.12 they are no scopes."""
+    copy = ast.parse(ast.unparse(statement))
+    for node in ast.walk(copy):
+        if isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
+            targets = [part for each in node.generators for part in ast.walk(each.target)]
+            inner = {part.id for part in targets if isinstance(part, ast.Name)}
+            for part in ast.walk(node):
+                if isinstance(part, ast.Name) and part.id in inner:
+                    part.id = INNER
+    return copy
 
 
 def _read(table):
