@@ -80,6 +80,8 @@ class TestNames:
         ("sources", "found"),
         [
             (["a = 1", "b = a", "c = 2", "print(b)"], [0, 1]),
+            (["a = 1", "b = [2]", "print([a for a in b])"], [1]),
+            (["a = 1", "b = {a: 2 for a in (3, 4)}", "print(a)"], [0]),
             (["a = 1", "a = 2", "print(a)"], [1]),
             (["a = 1", "if b:\n    a = 2", "print(a)"], [0, 1]),
             (["a = []", "a.append(1)", "print(a)"], [0, 1]),
