@@ -67,6 +67,12 @@ def test_jupyterlab_shows_what_the_book_shows():
     assert "OK" in line, said
 
 
+def _draws(value):
+    """Whether an expression is a call of a function of ``drawing``, which a cell shows at its end."""
+    function = getattr(value, "func", None)
+    return getattr(getattr(function, "value", None), "id", None) == "drawing"
+
+
 class TestAsCommitted:
     def test_its_numbers_come_from_a_gpu_and_from_the_code_as_it_is(self, notebook):
         if "recorded" in notebook.metadata:
@@ -106,6 +112,12 @@ class TestAsCommitted:
         hidden = {cell.id: lines[cell.id] for cell in cells if FOLDED & tags_of(cell)}
         assert 2 * sum(hidden.values()) <= sum(lines.values())
         assert not {id: count for id, count in hidden.items() if count > LONGEST}
+
+    def test_it_shows_what_its_cells_draw(self, notebook):
+        for cell in code_of(notebook):
+            *before, _ = ast.parse(cell.source).body or [None]
+            lost = [one for one in before if isinstance(one, ast.Expr) and _draws(one.value)]
+            assert not lost, f"{cell.id}: {ast.unparse(lost[0])[:60]}"
 
     def test_its_imports_are_used_by_its_code_or_by_its_sentences(self, notebook):
         imported, used = set(), set()

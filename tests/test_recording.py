@@ -697,8 +697,8 @@ class TestCover:
         for path in book.glob("*_b32_p128_*.json"):
             (tmp_path / path.name).write_bytes(path.read_bytes())
         drawn = cover.ladder_figure(tmp_path).svg
-        other = (book / "compiled_gpt2_b32_p128_n512_bfloat16.json").read_bytes()
-        (tmp_path / "compiled_gpt2_b32_p1000_n8_bfloat16.json").write_bytes(other)
+        other = load(book / "naive_gpt2_b32_p128_n512_bfloat16.json")
+        save(other, tmp_path / "compiled_gpt2_b32_p1000_n8_bfloat16.json")
         assert cover.ladder_figure(tmp_path).svg == drawn
 
     def test_a_missing_record_is_named(self, tmp_path):

@@ -6,6 +6,7 @@ from decoding.measuring.comparing import change_of
 
 from .markdown import Markdown
 from .words import (
+    WITHIN,
     as_fast,
     change,
     count,
@@ -17,7 +18,7 @@ from .words import (
     workload_words,
 )
 
-NUMBER = re.compile(r"[-+−×≈<>~*_ ]*\d|–$")
+NUMBER = re.compile(r"[-+−×≈<>~*_ ]*\d|[–≈]$")
 LONGEST = 30  # characters: a longer cell is words, even where it begins with a number
 
 
@@ -87,7 +88,7 @@ def records_table(records, caption="Each row beside the row before"):
     several = len(set(workloads)) > 1
     batches = len({words.partition(",")[2] for words in workloads}) == 1
     head = ["rung", *(["workload"] if several else []), "ms per token (range)"]
-    head += ["speed × before", "speed × first", "first run, ms per token"]
+    head += ["speed × before", "speed × first", "first run, s"]
     head += ["peak reserved, MiB", "change, MiB", "GPU idle"] if on_gpu else []
     rows, firsts, befores = [], {}, {}
     for record, workload in zip(records, workloads, strict=True):
@@ -101,7 +102,10 @@ def records_table(records, caption="Each row beside the row before"):
         if record.allocator == firsts[workload].allocator:
             befores[workload] = record
     made = table(head, rows, caption)
-    made.text = "\n\n".join([made.text, *(medians(r) for r in records if r.error)])
+    below = [medians(record) for record in records if record.error]
+    if any(WITHIN in row for row in rows):
+        below.insert(0, f"{WITHIN}: the same time within the spread.")
+    made.text = "\n\n".join([made.text, *below])
     return made
 
 
@@ -109,7 +113,7 @@ def _figures(record, before, first):
     """The figures of a row; ``before`` is None in the first row of a workload."""
     cells = [spread_words(record.spread)]
     cells += [as_fast(other, record) if before else "" for other in (before or first, first)]
-    cells += [number(record.cold_ms), count(record.reserved_mib)]
+    cells += [number(record.cold_s), count(record.reserved_mib)]
     gained = change_of(before, record, setting="allocator") if before else float("nan")
     cells.append(change(gained).removesuffix(" MiB") if known(gained) else "")
     return [*cells, percent(record.idle)]

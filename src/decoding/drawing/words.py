@@ -10,6 +10,7 @@ from decoding.measuring.comparing import FEWEST, change_of, ratio_of, resolved
 from decoding.measuring.errors import NotComparable
 
 UNKNOWN = "–"
+WITHIN = "≈"  # the same within the spread
 
 
 class Words(str):
@@ -161,12 +162,17 @@ def speed(before, after, setting=None):
 def as_fast(before, after):
     """Return how many times as fast as ``before`` a token of ``after`` is: ×1.8.
 
-    "–" where the two may not be compared.
+    "–" where the two may not be compared; ``WITHIN`` where each has a range that says something, and
+    their difference is not ``resolved``.
     """
     try:
-        return ratio(ratio_of(before, after))
+        factor = ratio_of(before, after)
     except NotComparable:
         return Words(UNKNOWN)
+    ranged = min(before.spread_over, after.spread_over) >= FEWEST
+    if known(factor) and before is not after and ranged and not resolved(before, after):
+        return Words(WITHIN)
+    return ratio(factor)
 
 
 def reserved(before, after, setting=None):

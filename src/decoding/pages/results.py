@@ -280,9 +280,10 @@ def saved(race):
 
 
 def saved_range(race):
-    """Return the least and the most that two streams save, by the extremes of the runs."""
-    two, check = race["two streams"], race["check"]
-    return 1 - two.high / check.low, 1 - two.low / check.high
+    """Return the least and the most that two streams save in a round of the race, loops in turn."""
+    rounds = [race[loop].get("rounds_ms") or [nan] for loop in ("two streams", "check")]
+    shares = [1 - two / check for two, check in zip(*rounds, strict=True)]
+    return min(shares), max(shares)
 
 
 def above_bound(race):
