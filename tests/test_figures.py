@@ -419,11 +419,20 @@ def test_the_table_sets_each_row_beside_the_row_before():
     assert rows[0][:5] == ["naive", "batch 32", "12.0 (11.9–12.1)", "", ""]
     assert rows[1] == [
         *("KV cache", "batch 32", "6.00 (5.90–6.10)", "×2.0", "×2.0"),
-        *("18.0", "1,390", "−610", "50 %"),
+        *("9.22", "1,390", "−610", "50 %"),
     ]
     assert rows[2][:4] == ["naive", "batch 32", "failed", ""]
     assert rows[3][:5] == ["naive", "batch 1", "3.00 (2.90–3.10)", "", ""]
     assert {len(row) for row in (head, *rows)} == {9}
+
+
+def test_a_difference_within_the_spread_is_no_factor():
+    near = record("kv_cache", per_token=11.95)  # their ranges overlap
+    shown = drawing.records_table([SLOW, near])
+    assert cells(shown)[3][2:4] == ["≈", "≈"]
+    assert shown.text.endswith("≈: the same time within the spread.")
+    once = record("kv_cache", per_token=11.95, processes=1)
+    assert cells(drawing.records_table([SLOW, once]))[3][2] == "×1.00"
 
 
 def test_a_table_of_a_cpu_has_no_memory_columns():
