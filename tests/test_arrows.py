@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src"
 FLOORS = ("", "measuring", "drawing", "pages")  # each may import from those before it
 KERNELS = {"torch", "transformers", "nvtx"}
-HUB = {"huggingface_hub", "httpx"}  # come with transformers, and say what went wrong at the hub
+HUB = {"huggingface_hub"}  # comes with transformers, and says what went wrong at the hub
 BESIDES = {
     "": KERNELS | HUB,
     "measuring": KERNELS | {"numpy", "tqdm"},

@@ -4,7 +4,6 @@ import os
 from contextlib import suppress
 
 import torch
-from httpx import HTTPError
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -17,6 +16,7 @@ from huggingface_hub.errors import (
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, PreTrainedConfig
 
 from .checks import causes
+from .hub import HTTPError
 
 # GPT-2 draws its weights with a standard deviation of 0.02, and its output layer is its embedding:
 # so drawn, it repeats its last token, and a token check on it would pass a broken cache. Wider weights make every
