@@ -1,7 +1,9 @@
 """The page on bringing your own model: its blocks run in their order, small, on a CPU."""
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -26,7 +28,8 @@ def on_a_cpu(monkeypatch):
 
 
 def run(blocks):
-    names = {"__name__": "your_model"}
+    module = sys.modules["your_model"] = ModuleType("your_model")  # where torch.compile looks names up
+    names = vars(module)
     for number, code in enumerate(blocks):
         compiled = compile(code, f"{PAGE.name}, block {number}", "exec")
         if not code.startswith(OFFLINE):
