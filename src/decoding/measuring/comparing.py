@@ -17,7 +17,7 @@ def may_compare(one, other, setting=None):
     """Return if ``one`` and ``other`` may stand in one ratio, and raise if not.
 
     Args:
-        one, other: ``Record``s.
+        one, other: records.
         setting: what is compared, so that it may differ: "allocator", or a part of the workload.
 
     Raises:
@@ -45,7 +45,7 @@ def ratio_of(before, after, what="ms", setting=None):
     """Return how many times ``what`` of ``after`` that of ``before`` is; of "ms", how much faster.
 
     Args:
-        before, after: ``Record``s.
+        before, after: records.
         what: the name of one of their numbers, for example "ms", "busy_ms", "reserved_mib".
         setting: as for ``may_compare``.
 
