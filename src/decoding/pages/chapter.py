@@ -139,25 +139,33 @@ class Chapter:
             return _failed_race(entrants, workload, self.machine, str(error))
         return found
 
-    def watch(self, workload):
-        """Return the result of ``measuring.watch``, the book's race, kept and read while recent.
+    def watch(self, workload, entrants=None, name="watch", **arguments):
+        """Return the result of ``measuring.watch``, kept and read while recent.
 
         If it fails, the page says so and goes on: its records' numbers are nan.
+
+        Args:
+            workload: a ``Workload``.
+            entrants: as for ``measuring.watch``; default: those of the book's race of chapters 6 and 7.
+            name: what it is kept under, with the workload's model and batch size.
+            arguments: further ones of ``measuring.watch``.
         """
-        rounds = {} if self.on_gpu else {"rounds": 2}
+        ran = LOOPS | WITHOUT_GUARDS if entrants is None else entrants
+        arguments |= {} if self.on_gpu else {"rounds": 2}
+        model = "" if workload.model == self.single.model else f"_{slug(workload.model)}"
+        asked = [asdict(workload)] if entrants is None else [asdict(workload), entrants]
         try:
             return self.shelf.recent_or(
-                f"watch_b{workload.batch_size}.json",
-                [entrant["rung"] for entrant in LOOPS.values()],
-                lambda: measuring.watch(workload, **rounds),
-                json.dumps([asdict(workload)]),
+                f"{name}{model}_b{workload.batch_size}.json",
+                [entrant["rung"] for entrant in ran.values()],
+                lambda: measuring.watch(workload, entrants, **arguments),
+                json.dumps(asked),
             )
         except NotRecorded:
             raise
         except MeasurementError as error:
             _tell(f"*Not measured: {error}*")
-            entrants = LOOPS | WITHOUT_GUARDS
-            return _failed_race(entrants, workload, self.machine, str(error))
+            return _failed_race(ran, workload, self.machine, str(error))
 
     def trace(self, name, entrants, workload=None, *, first_token=64, tokens=4):
         """Return a ``Timeline`` of a few tokens for each label; without a GPU, those of the book.
