@@ -17,7 +17,10 @@ from torch._dynamo.utils import counters
 from decoding import RUNGS, generate, prepared, ranges, release
 from decoding.prepared import BUCKET, MOST_KEPT, bucket
 
-STATIC = ["static_cache", "compiled", "two_streams"]
+STATIC = [name for name, rung in RUNGS.items() if rung.needs_static_cache]
+CAPTURED = ["captured_graph", "device_loop"]
+#: Those that ask about a step while the next one runs.
+LATE = ["two_streams", "deferred_check", "captured_graph"]
 CPU = torch.device("cpu")
 NEW = 5
 
