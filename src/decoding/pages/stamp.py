@@ -159,8 +159,13 @@ def put_facts(notebook, machine, dates, **more):
     }
 
 
+def brief(recorded):
+    """Return where and when a page's numbers were recorded, in a few words, from its metadata."""
+    return f"Recorded on {recorded['gpu']}, {_days(recorded)}"
+
+
 def line(recorded, state):
-    """Return the line under a page's title, for what its metadata say and its freshness."""
+    """Return all of that as a line, with what a page's freshness asks to be said."""
     if state == "unrecorded":
         return "Not recorded on a GPU yet: this page shows no measured numbers."
     words = (
