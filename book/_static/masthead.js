@@ -11,13 +11,14 @@
     try { localStorage.setItem(KEY, JSON.stringify(kept)); } catch { /* likewise */ }
   };
 
-  /** The number that was typed: "1,221" and "2.5"; of "×3" or "3x", `before` divided by it. */
-  const parse = (typed, before) => {
+  /** The number in a field, "1,221" or "2.5"; of "×3" or "3x", what it was divided by it (or times it). */
+  const parse = ({value: typed, dataset}) => {
     const text = typed.trim().replace(/,(?=\d{3}(\D|$))/g, "").replace(",", ".");
     const found = text.match(/^([×x*]\s*)?(\d*\.?\d+)\s*([×x])?/i);
     if (!found) return NaN;
     const value = parseFloat(found[2]);
-    return found[1] || found[3] ? before / value : value;
+    if (!found[1] && !found[3]) return value;
+    return "grows" in dataset ? dataset.before * value : dataset.before / value;
   };
   const shown = value => Number(value.toPrecision(3)).toLocaleString("en");
   const off = (said, answer) => Math.max(said / answer, answer / said);
@@ -53,7 +54,7 @@
       const guesses = {}, wrong = [];
       for (const field of fields) {
         if (!field.value.trim()) continue;
-        const value = parse(field.value, field.dataset.before);
+        const value = parse(field);
         if (value > 0 && value < Infinity) guesses[field.name] = value; else wrong.push(field);
         field.setAttribute("aria-invalid", !(value > 0));
       }

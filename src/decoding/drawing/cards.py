@@ -1,5 +1,7 @@
 """The step card, which sets a step beside the step before, and the ladder, which shows all steps."""
 
+from decoding.measuring.comparing import FEWEST
+
 from .curves import has, panel_of
 from .shapes import bars, canvas, lines, text_width, write
 from .svg import Panel, Picture
@@ -74,7 +76,7 @@ def step_card(before, after, *, before2=None, after2=None, title=None, setting=N
 def _limit(record):
     """Return a panel with the share of the limit, in words and as a part of a line; [] if unknown."""
     floor = record.get("floor_ms")
-    if floor is None or record.error:
+    if floor is None or record.error or record.spread_over < FEWEST:
         return []
     words = (
         f"Share of the limit: {share_of_limit(record)}. The weights and the cache cannot be read "

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from .theme import IDLE, THEME, WORK
-from .words import known, listed, ms, percent
+from .words import known, ms, percent
 
 TALLEST, BAR = 52, 16  # of a bar of the small ladder: its height and its width in pixels
 APART = "0.45"  # how solid a bar is that was not measured in turn with the others
@@ -32,7 +32,8 @@ class Row(NamedTuple):
 class Question(NamedTuple):
     """What a reader guesses: its key on the page, words for it, and the answer.
 
-    ``before`` is the value before the step, so that a guess may be a factor; nan for none.
+    ``before`` is the value before the step, so that a guess may be a factor; nan for none. "×2" means
+    half of it, or twice of it where it ``grows``.
     """
 
     key: str
@@ -41,6 +42,7 @@ class Question(NamedTuple):
     answer: float
     words: str
     before: float = float("nan")
+    grows: bool = False
 
 
 class Step(NamedTuple):
@@ -113,8 +115,8 @@ def _row(parent, row, limit_href):
     _words(detail, "span", row.said, "ttb-secret")
     if before:
         _words(detail, "span", " · " if row.said else "", "ttb-secret")
-        _words(detail, "span", f"GPU idle {percent(row.idle[0])} → ")
-        _secret(detail, percent(row.idle[1]))
+        idle = _words(detail, "span", f"GPU idle {percent(row.idle[0])} → ", "ttb-together")
+        _secret(idle, percent(row.idle[1]))
     if row.share:
         share = _words(detail, "span", " · ", "ttb-secret")
         link = SubElement(share, "a", {"href": limit_href}) if limit_href else share
@@ -135,7 +137,10 @@ def _secret(parent, words):
 def _form(parent, questions):
     form = SubElement(parent, "form", {"class": "ttb-guess", "autocomplete": "off"})
     fieldset = SubElement(form, "fieldset")
-    SubElement(fieldset, "legend").text = "Your guess, before you look"
+    legend = _words(fieldset, "legend", "Your guess, before you look")
+    if any(known(one.before) for one in questions):
+        part = "twice" if any(one.grows for one in questions) else "half"
+        _words(legend, "span", f" a number, or ×2 for {part} of what it was", "ttb-hint")
     for one in questions:
         label = SubElement(fieldset, "label")
         _words(label, "span", one.label)
@@ -145,7 +150,7 @@ def _form(parent, questions):
         attributes |= {"data-unit": one.unit, "data-label": one.label}
         if known(one.before):
             attributes |= {"data-before": repr(float(one.before))}
-            attributes |= {"placeholder": "or ×2"}
+            attributes |= {"data-grows": ""} if one.grows else {}
         field = SubElement(label, "input", attributes)
         field.set("aria-label", f"{one.label}, in {one.unit}")
         _words(label, "span", one.unit, "ttb-unit")
@@ -173,10 +178,10 @@ def _ladder(parent, steps, here):
         _words(box, "span", "?", "ttb-lid")
         _words(link, "span", f"{step.number}", "ttb-number")
         _words(link, "span", f" {step.name}", "ttb-name")
-        _words(link, "span", f": {_told(step)}", "ttb-secret ttb-told")
-    sizes = list(next(iter(steps)).bars)
+        _words(link, "span", f" {_told(step)}", "ttb-secret ttb-told")
+    sizes = ", then ".join(f"batch {size}" for size in steps[0].bars)
     key = SubElement(nav, "p", {"class": "ttb-key"})
-    _words(key, "span", f"Time of a token. From left to right: batch {listed(sizes)}. ")
+    _words(key, "span", f"Time of a token: {sizes}. ")
     for colour, words in ((WORK, "the GPU works"), (IDLE, "it waits")):
         swatch = SubElement(key, "span", {"class": "ttb-swatch", "aria-hidden": "true"})
         swatch.set("style", f"background:{THEME[colour]}")
@@ -208,7 +213,7 @@ def _told(step):
         f"{ms(time)} at batch {size}" + (f", idle {percent(idle)}" if known(idle) else "")
         for size, (time, idle) in step.bars.items()
     ]
-    return "; ".join(parts)
+    return "\n".join(parts).replace(" %", "\u00a0%")
 
 
 def _board(parent, pages):

@@ -12,6 +12,7 @@ from decoding.drawing import headline
 from decoding.drawing.masthead import Masthead, Question, Row, Step, draw_masthead
 from decoding.drawing.words import (
     change,
+    count,
     known,
     mib,
     ms,
@@ -27,7 +28,7 @@ from decoding.measuring.comparing import FEWEST
 from decoding.measuring.records import load, slug
 from decoding.rungs import RUNGS
 
-from . import floor, results
+from . import floor, results, stamp
 from .machines import BOOK_RECORDS
 from .teaching import WORKLOADS
 
@@ -88,9 +89,7 @@ def of_time(rung, records, third=("idle", 1)):
     old, new = records.rung(first, batch), records.rung(rung, batch)
     if quantity == "idle":
         label = f"GPU idle at batch {batch}"
-        questions.append(
-            Question("idle", label, "%", 100 * new.idle, percent(new.idle), 100 * old.idle)
-        )
+        questions.append(Question("idle", label, "%", 100 * new.idle, percent(new.idle)))
     else:
         asked = (f"Reserved at batch {batch}", "MiB", new.reserved_mib, mib(new.reserved_mib))
         questions.append(Question("reserved", *asked, old.reserved_mib))
@@ -103,11 +102,11 @@ def along(rung, records):
     for batch in BATCHES:
         record = records.rung(rung, batch)
         first, last = results.ends(record.curve)
-        said = f"{ratio(last / first)} the time"
+        said = f"{ratio(last / first)} the time, {mib(record.reserved_mib)} reserved"
         share = _share(record)
-        rows.append(Row(f"batch {batch}", ms(first), ms(last), said, share=share))
+        rows.append(Row(f"batch {batch}", number(first), ms(last), said, share=share))
         label = f"Last tokens at batch {batch}"
-        questions.append(Question(f"b{batch}", label, "ms", last, ms(last), first))
+        questions.append(Question(f"b{batch}", label, "ms", last, ms(last), first, grows=True))
     held = records.rung(rung, BATCHES[0]).reserved_mib
     label = f"Reserved at batch {BATCHES[0]}"
     questions.append(Question("reserved", label, "MiB", held, mib(held)))
@@ -125,7 +124,7 @@ def of_reserved(rung, records):
     rows, questions = [], []
     for where, (one, other, batch) in pairs.items():
         old, new = (records.rung(name, batch).reserved_mib for name in (one, other))
-        rows.append(Row(where, mib(old), mib(new), change(new - old)))
+        rows.append(Row(where, count(old), mib(new), change(new - old)))
         questions.append(Question(f"{one}{batch}", where, "MiB", new, mib(new), old))
     return f"Reserved memory: default allocator → {_label(rung)}", rows, questions
 
@@ -274,13 +273,13 @@ def limit_line(folder):
     if not folder or not path.exists():
         return ""
     found = load(path)
-    rate, date = found["found"]["gb_per_s"], found["machine"]["date"][:10]
+    rate, date = found["found"]["gb_per_s"], stamp.day(found["machine"]["date"])
     return f"Limit: bytes over {number(rate)} GB/s, a copy timed on {date}."
 
 
 def _row(where, old, new, said):
     idle = (old.idle, new.idle)
-    return Row(where, ms(old.ms), ms(new.ms), said, idle, _share(new))
+    return Row(where, number(old.ms), ms(new.ms), said, idle, _share(new))
 
 
 def _share(record):
