@@ -17,15 +17,15 @@ APART = "0.45"  # how solid a bar is that was not measured in turn with the othe
 class Row(NamedTuple):
     """A regime in the headline.
 
-    ``idle`` is the share before and after, each nan if unknown; ``share`` the share of the limit, as
-    words, "" if unknown.
+    ``beside`` is a second quantity, "GPU idle 86 %" and "32 %", before and after, or nothing;
+    ``share`` the share of the limit, as words, "" if unknown.
     """
 
     where: str
     before: str
     after: str
     said: str = ""
-    idle: tuple = ()
+    beside: tuple = ()
     share: str = ""
 
 
@@ -111,12 +111,11 @@ def _row(parent, row, limit_href):
     _words(change, "span", f"{row.before} → ")
     _secret(change, row.after)
     detail = SubElement(head, "div", {"class": "ttb-detail"})
-    before = known(row.idle[0]) if row.idle else False
     _words(detail, "span", row.said, "ttb-secret")
-    if before:
+    if row.beside:
         _words(detail, "span", " · " if row.said else "", "ttb-secret")
-        idle = _words(detail, "span", f"GPU idle {percent(row.idle[0])} → ", "ttb-together")
-        _secret(idle, percent(row.idle[1]))
+        beside = _words(detail, "span", f"{row.beside[0]} → ", "ttb-together")
+        _secret(beside, row.beside[1])
     if row.share:
         share = _words(detail, "span", " · ", "ttb-secret")
         link = SubElement(share, "a", {"href": limit_href}) if limit_href else share

@@ -77,22 +77,25 @@ def before(rung):
 
 
 def of_time(rung, records, third=("idle", 1)):
-    """The time of a token, and of it the share in which the GPU is idle."""
-    first = before(rung)
+    """The time of a token, and beside it the GPU's idle share ("idle") or the memory ("reserved").
+
+    ``third`` says which of the two, and at which batch size the third question asks for it.
+    """
+    first, (beside, asked) = before(rung), third
+    write = headline if beside == "idle" else speed
     rows, questions = [], []
     for batch in BATCHES:
         old, new = records.rung(first, batch), records.rung(rung, batch)
-        rows.append(_row(f"batch {batch}", old, new, _said(headline, old, new)))
+        rows.append(_row(f"batch {batch}", old, new, _said(write, old, new), BESIDE[beside]))
         question = (f"b{batch}", f"A token at batch {batch}", "ms", new.ms, ms(new.ms), old.ms)
         questions.append(Question(*question))
-    quantity, batch = third
-    old, new = records.rung(first, batch), records.rung(rung, batch)
-    if quantity == "idle":
-        label = f"GPU idle at batch {batch}"
-        questions.append(Question("idle", label, "%", 100 * new.idle, percent(new.idle)))
+    old, new = records.rung(first, asked), records.rung(rung, asked)
+    if beside == "idle":
+        label = f"GPU idle at batch {asked}"
+        questions.append(Question(beside, label, "%", 100 * new.idle, percent(new.idle)))
     else:
-        asked = (f"Reserved at batch {batch}", "MiB", new.reserved_mib, mib(new.reserved_mib))
-        questions.append(Question("reserved", *asked, old.reserved_mib))
+        label, found = f"Reserved at batch {asked}", new.reserved_mib
+        questions.append(Question(beside, label, "MiB", found, mib(found), old.reserved_mib))
     return f"Time of a token: {_label(first)} → {_label(rung)}", rows, questions
 
 
@@ -277,9 +280,20 @@ def limit_line(folder):
     return f"Limit: bytes over {number(rate)} GB/s, a copy timed on {date}."
 
 
-def _row(where, old, new, said):
-    idle = (old.idle, new.idle)
-    return Row(where, number(old.ms), ms(new.ms), said, idle, _share(new))
+def _idle(old, new):
+    return (f"GPU idle {percent(old.idle)}", percent(new.idle)) if known(old.idle) else ()
+
+
+def _reserved(old, new):
+    found = old.reserved_mib, new.reserved_mib
+    return (f"reserved {count(found[0])}", mib(found[1])) if all(map(known, found)) else ()
+
+
+BESIDE = {"idle": _idle, "reserved": _reserved}
+
+
+def _row(where, old, new, said, beside=_idle):
+    return Row(where, number(old.ms), ms(new.ms), said, beside(old, new), _share(new))
 
 
 def _share(record):
