@@ -52,7 +52,7 @@ def test_the_first_screen_has_the_headline(fresh, chapter, size):
         pytest.skip("the chapter has no headline")
     for one in head.locator(".ttb-change").all():
         box = one.bounding_box()
-        assert 0 < box["y"] and box["y"] + box["height"] < 800
+        assert box["y"] > 0 and box["y"] + box["height"] < 800
         assert box["x"] >= 0 and box["x"] + box["width"] <= size[0]
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
 
