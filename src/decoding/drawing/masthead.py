@@ -89,7 +89,7 @@ def draw_masthead(masthead, steps, *, limit_href="", all_questions=None):
     if masthead.questions:
         root.set("class", "ttb-masthead ttb-asks")
     if masthead.rows:
-        _words(root, "p", masthead.of, "ttb-of")
+        _words(root, "div", masthead.of, "ttb-of")
         heads = SubElement(root, "div", {"class": "ttb-heads", "tabindex": "-1"})
         for row in masthead.rows:
             _row(heads, row, limit_href)
