@@ -54,7 +54,7 @@ def summary(doctree):
     """Return the first paragraph that says something, cut at a word."""
     for paragraph in doctree.findall(nodes.paragraph):
         words = " ".join(paragraph.astext().split())
-        if len(words) > 40 and "ttb-recorded" not in paragraph["classes"]:
+        if len(words) > 40:
             return words if len(words) <= LONGEST else words[:LONGEST].rsplit(" ", 1)[0] + " …"
     return None
 

@@ -1,9 +1,11 @@
 """The step card, which sets a step beside the step before, and the ladder, which shows all steps."""
 
+from decoding.measuring.comparing import FEWEST
+
 from .curves import has, panel_of
-from .shapes import bars, canvas, text_width, write
+from .shapes import bars, canvas, lines, text_width, write
 from .svg import Panel, Picture
-from .theme import FONT, PANEL, WIDTH, colour_of
+from .theme import FONT, GRID, PANEL, WIDTH, WORK, colour_of
 from .words import (
     Words,
     as_fast,
@@ -12,6 +14,7 @@ from .words import (
     ms,
     percent,
     reserved,
+    share_of_limit,
     speed,
     workload_words,
 )
@@ -51,21 +54,40 @@ def step_card(before, after, *, before2=None, after2=None, title=None, setting=N
         setting: what is compared, as for ``may_compare``; "allocator", say.
 
     Returns:
-        A ``Picture``. For each workload it has the headline, the medians, and a panel each for time
-        and memory over the token position. A failed record is told in words.
+        A ``Picture``. For each workload it has the headline, the share of the limit where the limit
+        is known (``Record`` with ``floor_ms``), the medians, and a panel each for time and memory
+        over the token position. A failed record is told in words.
     """
     pairs = [(before, after)] + ([(before2, after2)] if before2 and after2 else [])
     title = title or f"{before.name} → {after.name}"
     rows, alts = [], [f"{title.rstrip('.')}."]
     for pair in pairs:
         said, workload = headline(*pair, setting), workload_words(pair[1])
-        own = [*map(medians, pair)]
-        rows += [Panel(said, kind="headline"), Panel(workload, kind="detail")]
+        limit = _limit(pair[1])
+        own = [*map(medians, pair), *(panel.heading for panel in limit)]
+        rows += [Panel(said, kind="headline"), Panel(workload, kind="detail"), *limit]
         panels = [_panel(pair, what) for what in ("time", "memory")]
         rows += [[panel for panel in panels if panel]] if any(panels) else []
-        rows += [Panel(words, kind="note") for words in own]
+        rows += [Panel(medians(record), kind="note") for record in pair]
         alts.append(f"{workload.capitalize()}: {said}. {' '.join(own)}")
     return Picture(title, rows, alt=" ".join(alts), kind="ttb-step-card")
+
+
+def _limit(record):
+    """Return a panel with the share of the limit, in words and as a part of a line; [] if unknown."""
+    floor = record.get("floor_ms")
+    if floor is None or record.error or record.spread_over < FEWEST:
+        return []
+    words = (
+        f"Share of the limit: {share_of_limit(record)}. The weights and the cache cannot be read "
+        f"in less than {ms(floor)}."
+    )
+    fig, ax = canvas(WIDTH, 14)
+    part = min(1, floor / record.ms) * WIDTH
+    bars(ax, [(0, 5, WIDTH, 4)], fill=GRID)
+    bars(ax, [(0, 5, part, 4)], fill=WORK)
+    lines(ax, [((part, 0), (part, 14))], width=2)
+    return [Panel(words, fig, "note", alt=words)]
 
 
 def _panel(records, what):

@@ -16,6 +16,7 @@ from decoding.measuring.fingerprint import fingerprint
 from decoding.measuring.machine import machine
 from decoding.measuring.records import SCHEMA, load, save
 
+from . import floor
 from .machines import SAME_MACHINE, book_folder, folder_of, machine_of
 
 
@@ -109,6 +110,7 @@ class Shelf:
 
     def _given(self, record):
         self.shown.append(record["machine"])
+        floor.put(record, self.folder)
         return record
 
     def _is_recent(self, kept):

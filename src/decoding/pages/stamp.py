@@ -159,8 +159,13 @@ def put_facts(notebook, machine, dates, **more):
     }
 
 
+def brief(recorded):
+    """Return where and when a page's numbers were recorded, in a few words, from its metadata."""
+    return f"Recorded on {recorded['gpu']}, {_days(recorded)}"
+
+
 def line(recorded, state):
-    """Return the line under a page's title, for what its metadata say and its freshness."""
+    """Return all of that as a line, with what a page's freshness asks to be said."""
     if state == "unrecorded":
         return "Not recorded on a GPU yet: this page shows no measured numbers."
     words = (
@@ -168,7 +173,7 @@ def line(recorded, state):
         f"driver {recorded['driver']} · {_days(recorded)}."
     )
     if recorded.get("redrawn"):
-        words += f" Drawn again from these records on {_day(recorded['redrawn'])}."
+        words += f" Drawn again from these records on {day(recorded['redrawn'])}."
     if recorded.get("waiting"):
         words += " Parts that are not measured yet say so."
     if state == "stale":
@@ -180,16 +185,16 @@ def line(recorded, state):
 
 def _days(recorded):
     """The days on which a page's numbers were measured as words: 24 to 25 November 2026."""
-    last = _day(recorded["date"])
+    last = day(recorded["date"])
     if "since" not in recorded:
         return last
-    first = _day(recorded["since"])
+    first = day(recorded["since"])
     number, _, month = first.partition(" ")
     return f"{number if last.endswith(f' {month}') else first} to {last}"
 
 
-def _day(date):
-    """An ISO date or time as words: 24 November 2026."""
+def day(date):
+    """Return an ISO date or time as words: 24 November 2026."""
     when = datetime.fromisoformat(date.replace("Z", "+00:00"))
     return f"{when.day} {when:%B %Y}"
 
