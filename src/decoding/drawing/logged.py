@@ -159,7 +159,12 @@ def typical(record, way, pauses_us, tokens=TOKENS):
         window=(0.0, end - start),
     )
     return Window(
-        way, cut, idle, end - start, wanted, [us for at, us in after if start < at <= end + SHORTEST]
+        way,
+        cut,
+        idle,
+        end - start,
+        wanted,
+        [us for at, us in after if start < at <= end + SHORTEST],
     )
 
 

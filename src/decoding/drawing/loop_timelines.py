@@ -197,7 +197,9 @@ def loops_explorer(races, *, title, ways=None, start=None, before=None, caption=
     loops = list(found[batches[0]])
     first = loops.index(start) if start in loops else 0
     outline = loops.index(before) if before in loops else first
-    figure = ElementTree.Element("figure", {"class": "ttb-explorer ttb-loops", "style": "margin:1em 0"})
+    figure = ElementTree.Element(
+        "figure", {"class": "ttb-explorer ttb-loops", "style": "margin:1em 0"}
+    )
     shown = page_element(still)
     heading, words = shown.find("div[@class='ttb-title']"), shown.find("figcaption")
     for part in (heading, words):
@@ -208,7 +210,9 @@ def loops_explorer(races, *, title, ways=None, start=None, before=None, caption=
     figure.append(_key(found))
     figure.append(words)
     html = ElementTree.tostring(figure, encoding="unicode")
-    data = json.dumps([_compact(batch, each) for batch, each in found.items()], separators=(",", ":"))
+    data = json.dumps(
+        [_compact(batch, each) for batch, each in found.items()], separators=(",", ":")
+    )
     scripts = f'<script type="application/json">{data}</script><script>{{{_script()}}}</script>'
     return Explorer(html.removesuffix("</figure>") + scripts + "</figure>", still)
 
@@ -270,13 +274,18 @@ def _key(found):
     grey = f"var(--ttb-host, {HOST})"
     hatch = f"repeating-linear-gradient(135deg, {grey} 0 1px, transparent 1px 5px)"
     for words, look in (
-        ("host launches a step", f"border:1px solid {grey};background:color-mix(in srgb, {grey} 30%, transparent)"),
+        (
+            "host launches a step",
+            f"border:1px solid {grey};background:color-mix(in srgb, {grey} 30%, transparent)",
+        ),
         ("host waits for a flag", f"border:1px solid {grey};background:{hatch}"),
         ("GPU works", f"background:var(--ttb-work, {WORK})"),
         ("GPU idle", f"background:var(--ttb-idle, {IDLE})"),
         ("the choice before", f"border:1px dashed var(--ttb-muted, {MUTED})"),
     ):
-        entry = ElementTree.SubElement(key, "span", {"style": "display:inline-block;margin-right:1em"})
+        entry = ElementTree.SubElement(
+            key, "span", {"style": "display:inline-block;margin-right:1em"}
+        )
         sample = ElementTree.SubElement(entry, "span", {"style": f"{box};{look}"})
         sample.text, sample.tail = "\u00a0", words
     return key

@@ -208,7 +208,9 @@ def _page_figure(root):
         elif part.tag == "g":
             row = _page_row(part, narrow_alts if _is_narrow(part) else alts)
             if both:
-                row.set("class", f"{row.get('class')} ttb-{'narrow' if _is_narrow(part) else 'wide'}")
+                row.set(
+                    "class", f"{row.get('class')} ttb-{'narrow' if _is_narrow(part) else 'wide'}"
+                )
             if _is_narrow(part):
                 row.set("style", f"{row.get('style', '')};display:none".lstrip(";"))
             figure.append(row)
