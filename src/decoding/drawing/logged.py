@@ -99,8 +99,8 @@ def logged(record, way, pauses_us):
         pauses_us: what ``pauses`` returns of its race.
 
     Returns:
-        The ``Timeline``, and (end of a wait, how long after its step that is) of each wait that the
-        GPU ended.
+        The ``Timeline``, and of each wait that the GPU ended: its step's token -> how long after the
+        step it ends.
     """
     raw, clock, host = record["raw"], 0.0, []
     for at, (launch, wait) in enumerate(zip(raw["launch_us"], raw["wait_us"], strict=True)):
@@ -126,7 +126,7 @@ def logged(record, way, pauses_us):
         for at, times in enumerate(zip(begins, ends, strict=True))
     ]
     waited = [(check, ends[check.token - FIRST_TOKEN]) for check in checks]
-    after = [(check.end_us, check.end_us - end) for check, end in waited if end > check.start_us]
+    after = {one.token: one.end_us - end for one, end in waited if end > one.start_us}
     return Timeline(host=host, lanes={"GPU": works}), after
 
 
@@ -158,14 +158,9 @@ def typical(record, way, pauses_us, tokens=TOKENS):
         lanes={"GPU": [_cut(work, start, end) for work in shown]},
         window=(0.0, end - start),
     )
-    return Window(
-        way,
-        cut,
-        idle,
-        end - start,
-        wanted,
-        [us for at, us in after if start < at <= end + SHORTEST],
-    )
+    late = [after[work.token] for work in shown if work.token in after]
+    late = [after[work.token] for work in shown if work.token in after]
+    return Window(way, cut, idle, end - start, wanted, late)
 
 
 def windows(race, ways=None, tokens=TOKENS):
@@ -184,27 +179,31 @@ def windows(race, ways=None, tokens=TOKENS):
     }
 
 
-def method(race, found):
+def method(races, found):
     """Return the sentences that say of a picture what was logged in it and what is derived.
 
     Args:
-        race: loop -> ``Record``.
-        found: what ``windows`` returns of it.
+        races: batch size -> loop -> ``Record``.
+        found: batch size -> what ``windows`` returns of it.
     """
-    late = [us for window in found.values() for us in window.after]
-    work = median(race[label]["G_us"] for label in found)
-    said = (
-        "No profiler looked on: each launch, each wait and the end of each step on the GPU were "
-        f"logged; derived is the begin of a step, {work + pauses(race):.0f} µs before its end "
-        f"({work:.0f} µs of work, {pauses(race):.0f} of pauses between its kernels)"
-    )
+    steps, late = [], []
+    for batch, shown in found.items():
+        work = median(races[batch][label]["G_us"] for label in shown)
+        steps.append(f"{work + pauses(races[batch]):,.0f} µs at batch {batch}")
+        late += [us for window in shown.values() for us in window.after]
+    shifted = ""
     if late:
-        said += (
+        shifted = (
             ", and how the host's clock and the GPU's are shifted: a wait ends "
-            f"{median(late):.0f} µs (at most {max(late):.0f}) after the step it waits for"
+            f"{median(late):.0f} µs (median; at most {max(late):.0f}) after the step that it waits for"
         )
-    tokens = len(next(iter(found.values())).tokens)
-    return f"{said}. Shown are the {tokens} tokens in a row whose time is nearest to the median."
+    tokens = len(next(iter(next(iter(found.values())).values())).tokens)
+    return (
+        "No profiler looked on: each launch, each wait and the end of each step on the GPU were "
+        "logged; derived is the begin of a step, which takes its work and the pauses between its "
+        f"kernels ({', '.join(steps)}){shifted}. Shown are {tokens} tokens in a row whose time is "
+        "nearest to the median."
+    )
 
 
 def _cut(item, start, end):

@@ -19,7 +19,7 @@ for (const figure of document.querySelectorAll("figure.ttb-loops:not([data-live]
     const text = (at, y, words, more = "") => `<text x="${at.toFixed(1)}" y="${y}" ${more}>${safe(words)}</text>`;
     const box = (a, b, y, height, style) =>
       `<rect x="${x(a).toFixed(1)}" y="${y}" width="${Math.max(x(b) - x(a), 0.5).toFixed(1)}" height="${height}" style="${style}"/>`;
-    const inside = (a, b, y, words, fill) => x(b) - x(a) > 9 * words.length + 3
+    const inside = (a, b, y, words, fill) => x(b) - x(a) > 8 * words.length + 4
       ? text((x(a) + x(b)) / 2, y + 18, words, `text-anchor="middle" style="fill:${fill}"`) : "";
     const atEnd = (end, y, words, style) =>
       text(Math.min(Math.max(x(end), 7.6 * words.length), width), y, words, `text-anchor="end" style="${style}"`);
@@ -32,6 +32,8 @@ for (const figure of document.querySelectorAll("figure.ttb-loops:not([data-live]
     }
     parts.push(text(0, 13, now.asks, 'style="font-weight:600"'));
     parts.push(text(0, HOST + 18, "host", `style="fill:${muted}"`), text(0, GPU + 18, "GPU", `style="fill:${muted}"`));
+    const launches = now.host.filter(one => !one[3]);
+    const numbered = 2 * launches.filter(([a, b]) => x(b) - x(a) > 20).length > launches.length;
     for (const [a, b, token, waits] of now.host) {
       if (waits) {
         parts.push(box(a, b, HOST, LANE, `fill:${ground};stroke:${host}`));
@@ -43,7 +45,7 @@ for (const figure of document.querySelectorAll("figure.ttb-loops:not([data-live]
         parts.push(`<path d="${path}" style="stroke:${host};fill:none"/>`);
       } else {
         parts.push(box(a, b, HOST, LANE, `fill:${ground}`), box(a, b, HOST, LANE, `fill:${host};fill-opacity:.3;stroke:${host}`));
-        parts.push(inside(a, b, HOST, "" + token, "currentColor"));
+        if (numbered) parts.push(inside(a, b, HOST, "" + token, "currentColor"));
       }
     }
     for (const [a, b] of now.idle) parts.push(box(a, b, GPU, LANE, `fill:${idle}`));
@@ -70,7 +72,8 @@ for (const figure of document.querySelectorAll("figure.ttb-loops:not([data-live]
 
   function result() {
     const before = ghost === way ? "" : ` Before: ${loop(ghost).asks}, ${loop(ghost).took}.`;
-    return `${loop(way).asks}: ${loop(way).took}.${before}`;
+    const { asks, took } = loop(way);
+    return `${asks[0].toUpperCase()}${asks.slice(1)}: ${took}.${before}`;
   }
 
   function moment() {
@@ -86,6 +89,14 @@ for (const figure of document.querySelectorAll("figure.ttb-loops:not([data-live]
     return `At ${ms(t)} ${hosts}; ${gpus}.`;
   }
 
+  function say(first) {
+    // What the picture shows in words of its own is read out only.
+    const unseen = document.createElement("span");
+    unseen.style = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)";
+    unseen.textContent = first;
+    said.replaceChildren(unseen, moment());
+  }
+
   form.addEventListener("input", () => {
     const [newWay, newBatch] = [chosen("way"), chosen("batch")], scrubbed = newWay === way && newBatch === batch;
     if (newWay !== way) [ghost, way] = [way, newWay];
@@ -96,12 +107,12 @@ for (const figure of document.querySelectorAll("figure.ttb-loops:not([data-live]
       slider.value = share * slider.max;
     }
     draw();
-    said.textContent = (scrubbed ? "" : result() + " ") + moment();
+    say(scrubbed ? "" : result() + " ");
   });
   figure.dataset.live = "";
   form.hidden = false;
   figure.querySelector(".ttb-still").hidden = true;
   draw();
-  said.textContent = moment();
+  say("");
   new ResizeObserver(draw).observe(svg);
 }

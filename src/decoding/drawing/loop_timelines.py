@@ -11,7 +11,7 @@ from .logged import LAUNCH, method, windows
 from .shapes import bars, canvas, hatched, label, legend, lines, text_width, write
 from .svg import Panel, Picture, page_element
 from .theme import BACKGROUND, FONT, HOST, IDLE, MUTED, NARROW, STYLE, WIDE, WORK
-from .timelines import swatch
+from .timelines import swatch, tick_step
 from .words import counted, ms
 
 LEFT, LANE, ROW = 40, 26, 116  # pixels: room for the lanes' names, a lane, a loop
@@ -36,8 +36,7 @@ def loop_timeline(races, *, title, ways=None, caption=None, alt=None):
     found = {batch: shown for batch, shown in found.items() if shown}
     if not found:
         return Picture(title, [], NOTHING, alt=f"{title}. {NOTHING}")
-    first = next(iter(found))
-    caption = method(races[first], found[first]) if caption is None else caption
+    caption = method(races, found) if caption is None else caption
     alt = alt or " ".join([f"{title.rstrip('.')}.", *(_described(b, w) for b, w in found.items())])
     return Picture(title, _rows(found, WIDE), caption, alt=alt, narrow=_rows(found, NARROW))
 
@@ -85,8 +84,10 @@ def _draw_loop(ax, window, top, scale, width):
     bars(ax, works, fill=WORK)
     lines(ax, [((x, y), (x, y + h)) for x, y, _, h in works], colour=BACKGROUND, width=1)
     tokens = [one.token for one in ranges if one.name == LAUNCH]
-    for token, (x, y, room, _) in zip(tokens, launches, strict=True):
-        label(ax, x, y + 18, room, (str(token),))
+    room = [w for *_, w, _ in launches if w > text_width("00") + 6]
+    if 2 * len(room) > len(launches):  # a few numbers here and there would not help
+        for token, (x, y, room, _) in zip(tokens, launches, strict=True):
+            label(ax, x, y + 18, room, (str(token),))
     for token, (x, y, room, _) in zip(window.tokens, works, strict=True):
         label(ax, x, y + 18, room, (str(token),), colour=BACKGROUND)
     words, end = took(window), LEFT + window.total * scale
@@ -110,7 +111,7 @@ def _span(item):
 
 
 def _draw_axis(ax, scale, y, width):
-    step = _step(width - LEFT, scale)
+    step = tick_step(scale, width)
     lines(ax, [((LEFT, y), (width, y))])
     at = 0
     while LEFT + at * scale <= width:
@@ -120,16 +121,6 @@ def _draw_axis(ax, scale, y, width):
         half = text_width(words) / 2
         write(ax, min(x, width - half), y + 20, words, align="center")
         at += step
-
-
-def _step(room, scale):
-    """The µs from one tick to the next: 1, 2 or 5 times a power of ten, at least 48 pixels."""
-    decade = 10
-    while True:
-        for step in (decade, 2 * decade, 5 * decade):
-            if step * scale >= min(48, room / 2):
-                return step
-        decade *= 10
 
 
 def _legend(shown):
@@ -190,7 +181,7 @@ def loops_explorer(races, *, title, ways=None, start=None, before=None, caption=
         {batch: races[batch] for batch in dict.fromkeys(batches[:1] + batches[-1:])},
         title=title,
         ways=ways,
-        caption=caption,
+        caption=method(races, found) if found and caption is None else caption,
     )
     if not found:
         return still
@@ -270,7 +261,7 @@ def _controls(found, loops, first, outline):
 def _key(found):
     """The legend, as text that wraps."""
     key = ElementTree.Element("div", {"class": "ttb-key", "aria-hidden": "true"})
-    box = "display:inline-block;width:18px;height:12px;margin-right:0.4em;vertical-align:-1px"
+    box = "display:inline-block;width:18px;height:12px;line-height:12px;margin-right:0.4em"
     grey = f"var(--ttb-host, {HOST})"
     hatch = f"repeating-linear-gradient(135deg, {grey} 0 1px, transparent 1px 5px)"
     for words, look in (
