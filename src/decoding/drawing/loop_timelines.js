@@ -103,7 +103,7 @@ for (const figure of document.querySelectorAll("figure.ttb-loops:not([data-live]
     if (newBatch !== batch) {
       const share = slider.value / slider.max;
       batch = newBatch;
-      slider.max = batches[batch].scale;
+      slider.max = Math.ceil(batches[batch].scale / slider.step) * slider.step;
       slider.value = share * slider.max;
     }
     draw();

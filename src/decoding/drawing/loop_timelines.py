@@ -250,7 +250,7 @@ def _controls(found, loops, first, outline):
     drawing = {"role": "img", "aria-label": "timeline", "font-size": "13", "height": "158"}
     drawing["style"] = "display:block;width:100%;height:158px;overflow:visible"
     ElementTree.SubElement(form, "svg", drawing | {"fill": "currentColor"})
-    slider = {"type": "range", "min": "0", "max": str(longest), "step": "10"}
+    slider = {"type": "range", "min": "0", "max": str(-(-longest // 10) * 10), "step": "10"}
     slider |= {"value": str(longest // 4), "aria-label": "time", "style": "width:100%"}
     ElementTree.SubElement(form, "input", slider)
     # Not empty: a page reads an empty element as one that has only begun.
