@@ -6,6 +6,8 @@ from .curves import curves, running_median, sweep
 from .excerpts import excerpt
 from .explorers import Explorer, explorer, explorer2
 from .ladders import ladders_explorer
+from .logged import Way
+from .loop_timelines import loop_timeline, loops_explorer
 from .markdown import Markdown
 from .one_scale import draw_one_of
 from .record_explorers import (
@@ -38,6 +40,7 @@ __all__ = [
     "Panel",
     "Picture",
     "Table",
+    "Way",
     "batch_explorer",
     "cache_length_explorer",
     "colour_of",
@@ -58,6 +61,8 @@ __all__ = [
     "ladder",
     "ladders_explorer",
     "listing",
+    "loop_timeline",
+    "loops_explorer",
     "memory_explorer",
     "position_explorer",
     "positions_read",

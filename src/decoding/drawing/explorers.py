@@ -133,7 +133,7 @@ def _control(labels, description, control, start):
     control = control or ("buttons" if len(labels) <= 5 else "slider")
     if control not in CONTROLS:
         raise ValueError(f"The control is {control!r}; choose one of {', '.join(CONTROLS)}.")
-    return (_slider if control == "slider" else _buttons)(labels, description, start)
+    return (_slider if control == "slider" else buttons)(labels, description, start)
 
 
 def _slider(labels, description, start):
@@ -148,7 +148,8 @@ def _slider(labels, description, start):
     return label
 
 
-def _buttons(labels, description, start):
+def buttons(labels, description, start):
+    """Return the element of a choice: a button for each label, the one at ``start`` chosen."""
     style = {"class": "ttb-choice", "style": "border:0;margin:0;padding:0"}
     fieldset = ElementTree.Element("fieldset", style)
     ElementTree.SubElement(

@@ -45,7 +45,7 @@ def hatched(ax, rectangles, *, colour=FOREGROUND, step=6):
         offset = -h
         while offset < w:
             left, right = max(offset, 0), min(offset + h, w)
-            if right > left:
+            if right > left + 1:  # less than a pixel is not seen
                 low, high = (y + h - (at - offset) for at in (left, right))
                 strokes.append(((x + left, low), (x + right, high)))
             offset += step

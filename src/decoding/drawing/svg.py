@@ -62,7 +62,7 @@ class Panel(NamedTuple):
 class Picture:
     """A figure that displays itself: as an SVG, and as text what it says."""
 
-    def __init__(self, title, rows, caption="", *, alt, kind=""):
+    def __init__(self, title, rows, caption="", *, alt, kind="", narrow=()):
         """Put a figure together.
 
         Args:
@@ -72,14 +72,14 @@ class Picture:
             caption: a sentence below it.
             alt: what the figure says, with its numbers.
             kind: a class name that it has in a page beside "ttb-figure".
+            narrow: the rows again, drawn for a phone: a page shows those or these.
 
         Raises:
             ValueError: a drawing has hatching, a gradient or a clip, whose ids figures would share.
         """
         self.title, self.caption, self.alt = title or "", caption or "", alt
         self.kind = f"ttb-figure {kind}".strip()
-        rows = [row if isinstance(row, list) else [row] for row in rows]
-        self._rows = [[_Drawn(Panel(*panel)) for panel in row] for row in rows]
+        self._rows, self._narrow = _all_drawn(rows), _all_drawn(narrow)
 
     @property
     def svg(self):
@@ -106,6 +106,11 @@ class Picture:
         return self.alt
 
 
+def _all_drawn(rows):
+    rows = [row if isinstance(row, list) else [row] for row in rows]
+    return [[_Drawn(Panel(*panel)) for panel in row] for row in rows]
+
+
 class _Drawn:
     """A panel with its drawing as an element, and its size in pixels."""
 
@@ -125,6 +130,9 @@ def _stacked(picture):
     y = MARGIN + _put(root, "title", picture.title, MARGIN, MARGIN, inside)
     for row in rows:
         y += _put_row(ElementTree.SubElement(root, "g", {"class": "row"}), row, y, inside)
+    for row in picture._narrow:  # seen in a page only
+        group = ElementTree.SubElement(root, "g", {"class": "row narrow", "display": "none"})
+        _put_row(group, row, 0, inside)
     y += _put(root, "caption", picture.caption, MARGIN, y, inside)
     width, height = f"{inside + 2 * MARGIN:g}", f"{y + MARGIN:.0f}"
     ground = {"width": width, "height": height, "fill": BACKGROUND}
@@ -191,14 +199,27 @@ def _page_figure(root):
     for element in root.iter():
         element.tag, element.tail = element.tag.rpartition("}")[2], None
     figure = ElementTree.Element("figure", {"class": root.get("class")})
-    alts = [root.get("aria-label")]
+    alts, narrow_alts = [root.get("aria-label")], [root.get("aria-label")]
+    groups = [part for part in root if part.tag == "g"]
+    both = any(_is_narrow(part) for part in groups)
     for part in root:
         if part.tag == "text":
             figure.append(_page_text(part))
         elif part.tag == "g":
-            figure.append(_page_row(part, alts))
+            row = _page_row(part, narrow_alts if _is_narrow(part) else alts)
+            if both:
+                row.set(
+                    "class", f"{row.get('class')} ttb-{'narrow' if _is_narrow(part) else 'wide'}"
+                )
+            if _is_narrow(part):
+                row.set("style", f"{row.get('style', '')};display:none".lstrip(";"))
+            figure.append(row)
         part.tail = "\n"
     return figure
+
+
+def _is_narrow(part):
+    return "narrow" in part.get("class", "").split()
 
 
 def _page_text(text):

@@ -14,6 +14,7 @@ from transformers import GPT2Config
 
 from decoding.allocator import replay
 from decoding.drawing import LABELS, running_median
+from decoding.drawing.logged import is_logged, pauses
 from decoding.drawing.words import Words
 from decoding.measuring import Record, Workload, change_of, ratio_of
 from decoding.measuring.timeline import gaps
@@ -323,6 +324,15 @@ def pauses_us(timeline):
     """Return for how many µs of a token the GPU is idle in pauses of less than a microsecond."""
     long = sum(end - begin for begin, end in gaps(timeline, min_us=1))
     return (timeline.idle * timeline.extent[1] - long) / len(timeline.tokens)
+
+
+def pauses_of_a_step(race):
+    """Return for how many µs of a step the GPU pauses between its kernels, as a race tells it.
+
+    Args:
+        race: the ``results`` of a race: loop -> ``Record``.
+    """
+    return pauses(race) if any(map(is_logged, race.values())) else nan
 
 
 def totals(race):
