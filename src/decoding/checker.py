@@ -6,16 +6,13 @@ show. So nothing is timed here: the loop's own code runs on a CPU, with stand-in
 events and graphs; what it asks for is written down as a partial order; and the order is checked.
 """
 
-import inspect
-import linecache
 from functools import cache
-from pathlib import Path
-from types import ModuleType
 
 import torch
 
 from .loops import kv_cache
 from .models import load_model
+from .ordering.broken import name_of, without
 from .ordering.exploring import explore
 from .ordering.order import HOST
 from .ordering.recording import record
@@ -136,11 +133,13 @@ def check_order(decode, *, tokens=4, extra_steps=1, model=None, name=None):
     compiled into CUDA graphs. They don't know kernels that a loop launches around PyTorch.
     """
     if tokens < 3:
-        raise ValueError(f"tokens is {tokens}; ask for at least 3, so that an end can be found late.")
+        raise ValueError(
+            f"tokens is {tokens}; ask for at least 3, so that an end can be found late."
+        )
     if isinstance(decode, str):
         name, decode = name or decode, find_rung(decode).decode
     if name is None:
-        name = _name_of(decode)
+        name = name_of(decode)
     model = model or _tiny()
     if model.device.type != "cpu":
         raise ValueError(f"The model is on {model.device}; the order is checked on a CPU.")
@@ -167,42 +166,15 @@ def check_order(decode, *, tokens=4, extra_steps=1, model=None, name=None):
         if not races:
             explored = explore(order)
             if explored.wrong is not None:  # a race that was overlooked
-                raise AssertionError(f"{name}: an interleaving is wrong in which no race was found.")
+                raise AssertionError(
+                    f"{name}: an interleaving is wrong in which no race was found."
+                )
             interleavings += explored.interleavings
             checked.complete &= explored.complete
             checked.states += explored.states
     checked.lanes = lanes
     checked.interleavings = interleavings if checked.right and checked.complete else None
     return checked
-
-
-def without(decode, old, new=""):
-    """Return a loop with one piece of its source changed: what would it be without a safeguard?
-
-    Args:
-        decode: a loop of ``decoding.loops``, or any function in a file or a notebook.
-        old: a piece of its source that stands there exactly once, within one line or several.
-        new: what to put in its place; nothing leaves the line empty.
-
-    Raises:
-        ValueError: ``old`` does not stand there once; the loop has changed.
-    """
-    original = inspect.unwrap(decode)
-    module = inspect.getmodule(original)
-    path = Path(original.__code__.co_filename)
-    whole = path.read_text("utf-8") if path.exists() else inspect.getsource(original)
-    if whole.count(old) != 1:
-        raise ValueError(
-            f"{old!r} stands {whole.count(old)} times in the source of {original.__name__}; it must stand there once."
-        )
-    changed = whole.replace(old, _kept_lines(old, new))
-    file = f"<{_name_of(original)} without {' '.join(old.split())}>"
-    linecache.cache[file] = len(changed), None, changed.splitlines(keepends=True), file
-    made = ModuleType(f"{_name_of(original)}_changed")
-    if not path.exists():
-        vars(made).update(vars(module))
-    exec(compile(changed, file, "exec"), vars(made))
-    return getattr(made, original.__name__)
 
 
 def _step(row):
@@ -213,19 +185,6 @@ def _step(row):
 
 def _line(row):
     return f"line {row.line}" if row.line else ""
-
-
-def _kept_lines(old, new):
-    """Keep the number of lines, so that those behind keep their numbers."""
-    missing = old.count("\n") - new.count("\n")
-    return new + "\n" * max(missing, 0)
-
-
-def _name_of(decode):
-    original = inspect.unwrap(decode)
-    if original.__name__ == "decode":
-        return original.__module__.rpartition(".")[2]
-    return original.__name__
 
 
 @cache

@@ -5,6 +5,7 @@ operation whether it reads what it reads in the order in which the host asked. I
 operation of every interleaving, each of them gives the same result.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -34,7 +35,7 @@ def explore(order, most_states=200_000):
     """
     operations = order.operations
     lanes = [[one for one in operations if one.lane == lane] for lane in order.lanes]
-    reads, writes, cells = _cells(operations)
+    reads, writes, cells = _cells(order)
     before = [{other.number for other in one.before} for one in operations]
     where = {one.number: (at, row) for at, lane in enumerate(lanes) for row, one in enumerate(lane)}
     expected, last = [], [None] * cells
@@ -95,7 +96,7 @@ def enumerate_all(order):
 
 def reads_the_same(order, interleaving):
     """Whether each operation of an interleaving reads what it reads in the order of the host."""
-    reads, writes, cells = _cells(order.operations)
+    reads, writes, cells = _cells(order)
 
     def seen(sequence):
         last, found = [None] * cells, {}
@@ -108,8 +109,10 @@ def reads_the_same(order, interleaving):
     return seen(interleaving) == seen(order.operations)
 
 
-def _cells(operations):
+@lru_cache(maxsize=4)
+def _cells(order):
     """Cut the memories where uses begin and end; return each operation's reads and writes as cells."""
+    operations = order.operations
     cuts, users = {}, {}
     for one in operations:
         for use in (*one.reads, *one.writes):
@@ -135,7 +138,11 @@ def _cells(operations):
             }
         )
 
-    return [of(one.reads) for one in operations], [of(one.writes) for one in operations], len(numbers)
+    return (
+        [of(one.reads) for one in operations],
+        [of(one.writes) for one in operations],
+        len(numbers),
+    )
 
 
 def _path(state, parents, operations):

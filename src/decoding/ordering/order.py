@@ -155,7 +155,9 @@ class Order:
         dry = []
         for wait in waits:
             queued = [
-                one for one in self.operations[: wait.number] if one.call == call and one.lane != HOST
+                one
+                for one in self.operations[: wait.number]
+                if one.call == call and one.lane != HOST
             ]
             if all(self.precedes(one, wait) for one in queued):
                 dry.append(wait)

@@ -1,9 +1,9 @@
 """What writes down operations: memories, lanes, and what each operation must wait for."""
 
+import inspect
 import linecache
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -13,7 +13,6 @@ from transformers import Cache
 
 from .order import GRAPH, HOST, Memory, Operation, Order, Place, Use
 
-PACKAGE = Path(__file__).resolve().parents[1]
 CALLER = Place("the caller", 0, "the caller")
 MERGED = ("work", "host")  # operations of one line and kind are one
 
@@ -48,11 +47,14 @@ class Recorder:
     def ran(self, lane, kind, reads=(), writes=(), *, before=(), allocates=False):
         """Write down an operation and return it; several of one line become one."""
         self._let_go()
+        reads, writes = list(reads), list(writes)
         place, step = self._where()
         if lane != HOST and allocates:
             writes = [*writes, *self._given_anew(lane)]
         last = self.operations[-1] if self.operations else None
-        same = last and kind in MERGED and (last.lane, last.kind, last.call) == (lane, kind, self.call)
+        same = (
+            last and kind in MERGED and (last.lane, last.kind, last.call) == (lane, kind, self.call)
+        )
         if same and not before and (last.place, last.step) == (place, step):
             one = last
         else:
@@ -151,7 +153,7 @@ class Recorder:
             if code.co_filename == self.file:
                 line = frame.f_lineno
                 text = linecache.getline(self.file, line).strip()
-                self._name(frame.f_locals)
+                self._name(_variables(frame))
                 return Place(self.file, line, text), self._step_in(frame)
             if ours is None and code.co_filename.endswith("prepared.py"):
                 text = linecache.getline(code.co_filename, frame.f_lineno).strip()
@@ -161,7 +163,7 @@ class Recorder:
 
     def _step_in(self, frame):
         while frame is not None and frame.f_code.co_filename == self.file:
-            step = frame.f_locals.get("step")
+            step = _variables(frame).get("step")
             if isinstance(step, int):
                 return step
             frame = frame.f_back
@@ -192,7 +194,9 @@ class Recorder:
         for key in [key for key, weak in self._weak.items() if weak.expired()]:
             memory = self._memories.pop(key)
             del self._weak[key]
-            users = self._closing.pop(memory, set()) - {memory.home} - self.spared.get(memory, set())
+            users = (
+                self._closing.pop(memory, set()) - {memory.home} - self.spared.get(memory, set())
+            )
             if users and not memory.on_host:
                 self._freed.append(memory)
 
@@ -201,6 +205,15 @@ class Recorder:
         anew = [memory for memory in self._freed if memory.home == lane]
         self._freed = [memory for memory in self._freed if memory.home != lane]
         return [Use(memory, 0, sys.maxsize, anew=True) for memory in anew]
+
+
+def _variables(frame):
+    """Return a frame's variables. Up to Python 3.12 it would hold on to them, and keep their memory."""
+    kept = frame.f_locals
+    variables = dict(kept)
+    if isinstance(kept, dict) and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+        kept.clear()
+    return variables
 
 
 def tensors_in(tree):

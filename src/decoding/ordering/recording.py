@@ -19,7 +19,14 @@ from .recorder import Recorder, tensors_in
 from .stand_ins import Replayed, stand_ins_for
 
 #: Operations whose result's size or value the host needs at once.
-ASKS_THE_HOST = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2", "is_nonzero")
+ASKS_THE_HOST = (
+    "_local_scalar_dense",
+    "nonzero",
+    "equal",
+    "masked_select",
+    "_unique2",
+    "is_nonzero",
+)
 GRAPH_MODES = ("reduce-overhead", "max-autotune")
 _one_at_a_time = threading.Lock()
 
@@ -115,7 +122,10 @@ def _put_stand_ins(stack, recorder):
             (torch.cuda, name, getattr(device, name))
             for name in ("Stream", "Event", "stream", "current_stream", "default_stream")
         ),
-        *((torch.cuda, name, getattr(device, name)) for name in ("synchronize", "set_stream", "_sleep")),
+        *(
+            (torch.cuda, name, getattr(device, name))
+            for name in ("synchronize", "set_stream", "_sleep")
+        ),
     ):
         stack.enter_context(_swapped(owner, name, value))
 
@@ -159,6 +169,9 @@ class _Watch(TorchDispatchMode):
         written = [*writes, *new]
         if not given and not new:
             return result
+        if recorder.next_is_on_host:
+            recorder.ran(HOST, "host", [], map(recorder.use_of, new))
+            return result
         name = func.overloadpacket.__name__
         if name == "copy_":
             self._copy(written[0], reads[0], kwargs, args)
@@ -177,7 +190,10 @@ class _Watch(TorchDispatchMode):
             return
         for one in on_host:  # a number of the host's is read when the kernel is launched
             recorder.ran(HOST, "host reads", [recorder.use_of(one)])
-        mine = [[one for one in each if all(one is not other for other in on_host)] for each in (reads, writes)]
+        mine = [
+            [one for one in each if all(one is not other for other in on_host)]
+            for each in (reads, writes)
+        ]
         lane = recorder.current.name
         recorder.ran(lane, "work", *_as_uses(recorder, *mine), allocates=allocates)
 
@@ -214,7 +230,10 @@ def _uses(func, args, kwargs, recorder):
     reads, writes = [], []
     schema = func._schema.arguments
     named = {argument.name: argument for argument in schema}
-    pairs = [*zip(schema, args), *((named[key], value) for key, value in kwargs.items() if key in named)]
+    pairs = [
+        *zip(schema, args),
+        *((named[key], value) for key, value in kwargs.items() if key in named),
+    ]
     for argument, value in pairs:
         written = argument.alias_info is not None and argument.alias_info.is_write
         (writes if written else reads).extend(tensors_in(value))

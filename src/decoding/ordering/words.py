@@ -49,7 +49,10 @@ def fault_of(order, race):
     shown = _shown(order.interleaving(race), race)
     rows = [_row(one, race) for one in shown]
     direct = [
-        (shown.index(other), at) for at, one in enumerate(shown) for other in one.before if other in shown
+        (shown.index(other), at)
+        for at, one in enumerate(shown)
+        for other in one.before
+        if other in shown
     ]
     return Fault(_sentence(race), rows, direct)
 
@@ -125,7 +128,9 @@ def _row(one, race=None, does=None, mark=""):
         does, mark = _does(one, race.second_use, race.second_writes), EARLY
     elif race and one is race.first:
         does, mark = _does(one, race.first_use, race.first_writes), LATE
-    return Row(one.lane, one.call, one.step, one.place.line, one.place.code, does or _does(one), mark)
+    return Row(
+        one.lane, one.call, one.step, one.place.line, one.place.code, does or _does(one), mark
+    )
 
 
 def _does(one, use=None, writes=False):
