@@ -8,6 +8,7 @@ from .explorers import Explorer, explorer, explorer2
 from .ladders import ladders_explorer
 from .markdown import Markdown
 from .one_scale import draw_one_of
+from .orders import draw_counterexample
 from .record_explorers import (
     batch_explorer,
     cache_length_explorer,
@@ -45,6 +46,7 @@ __all__ = [
     "dead_positions",
     "diff",
     "draw",
+    "draw_counterexample",
     "draw_one_of",
     "draw_schedule",
     "draw_segments",

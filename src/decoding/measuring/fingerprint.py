@@ -13,7 +13,16 @@ from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parents[1]
-LEFT_OUT = {"__init__", "__main__", "allocator", "checker", "hub", "report", "fingerprint"}
+LEFT_OUT = {
+    "__init__",
+    "__main__",
+    "allocator",
+    "checker",
+    "hub",
+    "report",
+    "fingerprint",
+    "safeguards",
+}
 LABEL = "label"  # the one field of a rung that no measurement depends on
 
 
