@@ -9,6 +9,7 @@ from models import tiny
 
 from decoding import ranges
 from decoding.checker import check_order, without
+from decoding.drawing import draw_counterexample
 from decoding.loops import two_streams
 from decoding.ordering.broken import (
     BETWEEN_CALLS,
@@ -294,6 +295,21 @@ def test_bytes_of_one_buffer_are_told_apart():
     for whole in (False, True):
         order, _, _ = record(two_flags(whole), tiny("gpt2"), prompts, 4, [None])
         assert bool(order.races()) == whole
+
+
+def test_a_counterexample_is_drawn_and_told():
+    broken = check_order(without_safeguard("the wait between the streams"), name="no wait")
+    picture = draw_counterexample(broken, caption="A sentence.")
+    assert broken.faults[0].words in picture.alt and "(too early)" in picture.alt
+    for words in ("host", "stream A", "stream B", "too early", "too late", "reads unread"):
+        assert words in picture.svg
+    with pytest.raises(ValueError, match="nothing to draw"):
+        draw_counterexample(check_order("compiled"))
+
+
+def test_changes_add_up():
+    twice = without(without(two_streams.decode, " and step > 0"), ", non_blocking=True")
+    assert not check_order(twice).right and check_order(twice).waits > 0
 
 
 def test_what_is_taken_out_must_stand_there_once():
