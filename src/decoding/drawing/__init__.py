@@ -10,6 +10,7 @@ from .logged import Way
 from .loop_timelines import loop_timeline, loops_explorer
 from .markdown import Markdown
 from .one_scale import draw_one_of
+from .orders import draw_counterexample
 from .record_explorers import (
     batch_explorer,
     cache_length_explorer,
@@ -48,6 +49,7 @@ __all__ = [
     "dead_positions",
     "diff",
     "draw",
+    "draw_counterexample",
     "draw_one_of",
     "draw_schedule",
     "draw_segments",

@@ -105,8 +105,14 @@ class Shelf:
         return self._given(record)
 
     def of_the_book(self, file):
-        """Return the book's record ``file``, for machines that cannot make one."""
-        return self._given(load(book_folder() / file))
+        """Return the book's record ``file``, for machines that cannot make one.
+
+        Raises:
+            NotRecorded: the book has none yet.
+        """
+        if not (path := book_folder() / file).exists():
+            raise NotRecorded(f"The book has no record {file} yet.")
+        return self._given(load(path))
 
     def _given(self, record):
         self.shown.append(record["machine"])
