@@ -1,5 +1,6 @@
 """Draw what was measured, and ideas: every figure is a ``Picture``, every table and diff Markdown."""
 
+from .attention import attention
 from .cards import headline, ladder, step_card
 from .code import diff, listing, source
 from .curves import curves, running_median, sweep
@@ -7,6 +8,7 @@ from .excerpts import excerpt
 from .explorers import Explorer, explorer, explorer2
 from .ladders import ladders_explorer
 from .markdown import Markdown
+from .nesting import memory_nesting
 from .one_scale import draw_one_of
 from .record_explorers import (
     batch_explorer,
@@ -15,13 +17,12 @@ from .record_explorers import (
     position_explorer,
 )
 from .schedules import draw_schedule
+from .scrubber import scrubber
 from .segments import draw_segments
-from .segments_explorer import segments_explorer
 from .steps import (
     dead_positions,
     finished_board,
     growing_tensor,
-    positions_read,
     three_ways_to_launch,
     two_bars,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "Panel",
     "Picture",
     "Table",
+    "attention",
     "batch_explorer",
     "cache_length_explorer",
     "colour_of",
@@ -59,11 +61,11 @@ __all__ = [
     "ladders_explorer",
     "listing",
     "memory_explorer",
+    "memory_nesting",
     "position_explorer",
-    "positions_read",
     "records_table",
     "running_median",
-    "segments_explorer",
+    "scrubber",
     "source",
     "step_card",
     "sweep",
