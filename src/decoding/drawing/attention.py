@@ -8,7 +8,7 @@ from matplotlib import rc_context
 from .explorers import Explorer, slider
 from .shapes import bars, canvas, diagonals, hatched, write
 from .svg import QUIET, Picture
-from .theme import COLOURS, FOREGROUND, MUTED, STYLE, THEME
+from .theme import COLOURS, MUTED, STYLE, THEME
 
 WORDS = ("The", "GPU", "waits", "for", "the", "host")
 LENGTH = 8  # positions of the static buffer
@@ -38,7 +38,7 @@ FORMS = {
         "rows through every layer: {n}",
         OLD,
         len(WORDS),
-        "Dark: the row of the newest word. Light: rows computed again, as in the step before.",
+        "Strong: the row of the newest word. Pale: rows computed again, as in the step before.",
         "Naive: {n} rows are computed, one for each word; only the last is new.",
     ),
     "kv_cache": Form(
@@ -47,7 +47,7 @@ FORMS = {
         DASHED,
         len(WORDS),
         "With the cache, dashed: rows that are not computed. K and V: kept from earlier steps "
-        "(light), written now (dark).",
+        "(pale), written now (strong).",
         "With the cache: 1 row is computed. It reads the keys and values of {n} positions, of which "
         "this step writes one.",
     ),
@@ -56,8 +56,8 @@ FORMS = {
         f"positions read: {LENGTH}, written so far: {{n}}",
         DASHED,
         LENGTH,
-        "Dashed: rows that are not computed. K and V: kept (light), written now (dark), not written "
-        "yet (hatched). The mask hides the hatched ones; attention reads them all the same.",
+        "Dashed: rows that are not computed. K and V: kept (pale), written now (strong), not "
+        "written yet (hatched). The mask hides the hatched ones; attention reads them all the same.",
         f"Static cache: 1 row is computed. It reads all {LENGTH} positions of the buffer, of which "
         "{n} are written; the mask hides the others.",
     ),
@@ -69,7 +69,7 @@ TITLES = {
 }
 TITLE = "Without a cache every row is computed again; with it, only the new one"
 READING = "A row is a query, a column a key that it reads."
-STEP = f"""const q=s=>[...this.querySelectorAll(s)],e=q("[type=range]")[0],n=+e.value+1;\
+STEP = """const q=s=>[...this.querySelectorAll(s)],e=q("[type=range]")[0],n=+e.value+1;\
 e.ariaValueText=e.nextSibling.value=e.dataset.labels.split("|")[e.value];\
 q("[data-state]").map(g=>g.dataset.state=n);q("[data-count]").map(g=>g.textContent=n);\
 q("[data-n]").map(g=>g.style.cssText=g.dataset.looks.split("|")[Math.sign(g.dataset.n-n)+1])"""

@@ -115,7 +115,7 @@ def scrubber(runs, *, rung, title=None, caption=None):
     start = runs[0].stages[0]
     shown = [(runs[0], start), (last, stage)]
     scale = f"A row of a map is {mib(row)}. An outline is a segment of {mib(LEAST * row / UNITS)} or more."
-    caption = f"Solid: allocated. Light: reserved, but free. {scale} {caption}"
+    caption = f"Strong: allocated. Pale: reserved, but free. {scale} {caption}"
     html = _html(runs, shown, title, caption, colours, row, rows)
     return Explorer(html, _picture(shown, title, caption, colours, row, rows))
 
@@ -291,9 +291,11 @@ def _html(runs, shown, title, caption, colours, row, rows):
     ElementTree.SubElement(start, "p", {"class": "ttb-said", "style": QUIET}).text = note
     start.append(_maps(first[1], colours, row, rows))
     live = ElementTree.SubElement(figure, "div", {"data-state": f"{run.label}{at}"})
-    measured = any(one.measured for one in runs)
+    measured = [one.label for one in runs if one.measured]
     live.append(_curves(run, kept[-1]["curves"], colours, stage.step, top, measured))
-    box = ElementTree.SubElement(live, "div", {"class": "ttb-said", "style": f"display:grid;{QUIET}"})
+    box = ElementTree.SubElement(
+        live, "div", {"class": "ttb-said", "style": f"display:grid;{QUIET}"}
+    )
     # The longest sentence keeps the room of all, so that nothing moves.
     said = [_said(one) for each in runs for one in each.stages]
     style = "grid-area:1/1;visibility:hidden"
@@ -308,7 +310,9 @@ def _html(runs, shown, title, caption, colours, row, rows):
 
 
 def _choice(labels, start):
-    fieldset = ElementTree.Element("fieldset", {"class": "ttb-choice", "style": "border:0;padding:0"})
+    fieldset = ElementTree.Element(
+        "fieldset", {"class": "ttb-choice", "style": "border:0;padding:0"}
+    )
     ElementTree.SubElement(fieldset, "legend", {"style": "font-size:1em;padding:0"}).text = "card"
     for at, words in enumerate(labels):
         style = {"style": "display:inline-block;margin-right:1em"}
@@ -418,7 +422,7 @@ def _curves(run, paths, colours, step, top, measured):
     """The curves of reserved memory along a run, and a mark at the step."""
     box = ElementTree.Element("div", {"data-curves": "", "style": QUIET})
     said = f"Reserved after each step, up to {mib(top)}. Grey ground: the requests were recorded. "
-    said += "Dotted: measured, with the weights. " if measured else ""
+    said += f"Dotted: measured on {measured[0]}, with the weights. " if measured else ""
     said += "Red: the default allocator finds no room."
     ElementTree.SubElement(box, "div", {"class": "ttb-axis"}).text = said
     steps = len(run.reserved_mib[1])
@@ -427,7 +431,9 @@ def _curves(run, paths, colours, step, top, measured):
         f"{name}: from {mib(curve[0])} to {mib(max(curve))} at most, {mib(curve[-1])} at its end"
         for name, curve in zip(("default", "expandable"), run.reserved_mib)
     )
-    svg["style"] = f"display:block;width:100%;height:{CURVE}px;border-bottom:1px solid {THEME[MUTED]}"
+    svg["style"] = (
+        f"display:block;width:100%;height:{CURVE}px;border-bottom:1px solid {THEME[MUTED]}"
+    )
     svg = ElementTree.SubElement(box, "svg", svg)
     shade = {"width": str(run.recorded), "height": str(CURVE), "style": f"fill:{THEME[GRID]}"}
     ElementTree.SubElement(svg, "rect", shade | {"fill-opacity": "0.5"})

@@ -119,9 +119,7 @@ def scrubbed(requests, label, room_mib=None, every=8, measured=()):
     wanted = set(range(0, len(requests.marks), every)) | {len(requests.marks) - 1}
     breaks = told["default"].breaks.keys()
     wanted |= {*breaks} | _outgrown(told["default"].reserved)
-    seen = {
-        name: _walk(requests, room_mib, setting, wanted) for name, setting in SETTINGS.items()
-    }
+    seen = {name: _walk(requests, room_mib, setting, wanted) for name, setting in SETTINGS.items()}
     stages, since = [], -1
     for step in sorted(wanted):
         for moment in ("break", "end") if step in breaks else ("end",):
@@ -134,7 +132,15 @@ def scrubbed(requests, label, room_mib=None, every=8, measured=()):
     curves = tuple(found.reserved for found in told.values())
     kept = [(record.get("memory") or {}).get("reserved_mib") for record in measured]
     kept = tuple(kept) if all(kept) else ()
-    return Run(label, room_mib, requests.recorded, curves, tuple(stages), kept, told["default"].failed is not None)
+    return Run(
+        label,
+        room_mib,
+        requests.recorded,
+        curves,
+        tuple(stages),
+        kept,
+        told["default"].failed is not None,
+    )
 
 
 class _Found(NamedTuple):
