@@ -9,7 +9,8 @@ PAGES = {
     "notebooks/04_static_cache": "ttb-attention",
 }
 DRAWN = """one => [...one.querySelectorAll("[data-state] :is(path, [data-n], [data-head], [data-said])")]
-    .filter(part => part.checkVisibility()).map(part => part.getAttribute("d") + part.textContent).join()"""
+    .map(part => [part.getAttribute("d"), getComputedStyle(part).display, getComputedStyle(part).fill,
+        getComputedStyle(part).fillOpacity, part.textContent].join()).join()"""
 HEIGHTS = """one => [...one.children].map(part => part.getBoundingClientRect().height)"""
 SHIFTS = """() => { window.shifts = []; new PerformanceObserver(list => { for (const one of list.getEntries())
     window.shifts.push(one.value) }).observe({type: "layout-shift", buffered: false}) }"""
