@@ -7,8 +7,8 @@ beyond the recording the same ones as they grow from step to step.
 from typing import NamedTuple
 
 from decoding.allocator import MIB, SMALL_SIZE, CachingAllocator, OutOfMemoryError, replay
+from decoding.drawing.allocator_words import told_of
 from decoding.drawing.scrubber import Run, Side, Stage
-from decoding.drawing.words import counted, mib
 
 SETTINGS = {"default": False, "expandable": True}
 
@@ -125,7 +125,7 @@ def scrubbed(requests, label, room_mib=None, every=8, measured=()):
         for moment in ("break", "end") if step in breaks else ("end",):
             sides = {name: _side(found, step, moment) for name, found in seen.items()}
             broken = moment == "break"
-            words = [_words(name, found, step, since, broken) for name, found in seen.items()]
+            words = [told_of(name, found, step, since, broken) for name, found in seen.items()]
             said = " ".join(filter(None, words))
             stages.append(Stage(step, broken, *sides.values(), said))
         since = step
@@ -225,36 +225,3 @@ def _side(found, step, moment):
 def _outgrown(reserved):
     """The step at which a run begins to reserve more than the first two steps did."""
     return {next((step for step, now in enumerate(reserved) if now > 1.02 * max(reserved[:2])), 0)}
-
-
-def _words(name, found, step, since, broken):
-    """What an allocator did from the step ``since`` to ``step``, as one sentence; "" for nothing."""
-    title = name.capitalize()
-    if broken and step in found.breaks:
-        return _broken(title, found.breaks[step])
-    if found.failed is not None and step >= found.failed:
-        return f"{title}: out of memory since step {found.failed}."
-    if name == "expandable" and any(since < at <= step for at in found.breaks):
-        return f"{title}: at the end of the card, too; it gives back free pages and goes on."
-    taken = [one for one in found.taken if since < one[0] <= step]
-    if not taken:
-        return ""
-    if step == 0:
-        return f"{title}: the prefill takes {counted(len(found.ends[0].segments), 'segment')}."
-    if name == "expandable":
-        return f"{title}: the segment grows by {mib(found.reserved[step] - found.reserved[since])}."
-    _, asked, free = taken[-1]
-    return (
-        f"{title}: {counted(len(taken), 'new segment')}, {'the last ' if len(taken) > 1 else ''}because "
-        f"{mib(free)} are free and no piece of them has {asked:,.2f} MiB."
-    )
-
-
-def _broken(title, at):
-    said = (
-        f"{title}: {at.asked:,.2f} MiB are asked for. {mib(at.free)} are free, but the largest piece "
-        f"has {at.largest:,.2f}, and the card has no room for another segment. "
-    )
-    if at.fatal:
-        return said + "Giving back what is wholly free does not help: CUDA out of memory."
-    return said + f"{counted(at.segments, 'segment')} with {mib(at.given)} are given back."
