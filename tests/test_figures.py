@@ -39,8 +39,9 @@ def draw_everything():
         "sweep": drawing.sweep(
             [1, 2, 4], {"compiled": [3, 2, 1], "no check": [2, None, 1]}, title="A sweep"
         ),
-        "naive steps": drawing.positions_read(),
-        "cached steps": drawing.positions_read(cached=True),
+        "attention": drawing.attention("naive", "kv_cache").picture,
+        "attention to a static cache": drawing.attention("static_cache").picture,
+        "nesting": drawing.memory_nesting(),
         "growing tensor": drawing.growing_tensor(),
         "dead positions": drawing.dead_positions(),
         "ways to launch": drawing.three_ways_to_launch(),

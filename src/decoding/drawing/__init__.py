@@ -1,5 +1,6 @@
 """Draw what was measured, and ideas: every figure is a ``Picture``, every table and diff Markdown."""
 
+from .attention import attention
 from .cards import headline, ladder, step_card
 from .code import diff, listing, source
 from .curves import curves, running_median, sweep
@@ -9,6 +10,7 @@ from .ladders import ladders_explorer
 from .logged import Way
 from .loop_timelines import loop_timeline, loops_explorer
 from .markdown import Markdown
+from .nesting import memory_nesting
 from .one_scale import draw_one_of
 from .orders import draw_counterexample
 from .record_explorers import (
@@ -18,13 +20,12 @@ from .record_explorers import (
     position_explorer,
 )
 from .schedules import draw_schedule
+from .scrubber import scrubber
 from .segments import draw_segments
-from .segments_explorer import segments_explorer
 from .steps import (
     dead_positions,
     finished_board,
     growing_tensor,
-    positions_read,
     three_ways_to_launch,
     two_bars,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "Picture",
     "Table",
     "Way",
+    "attention",
     "batch_explorer",
     "cache_length_explorer",
     "colour_of",
@@ -66,11 +68,11 @@ __all__ = [
     "loop_timeline",
     "loops_explorer",
     "memory_explorer",
+    "memory_nesting",
     "position_explorer",
-    "positions_read",
     "records_table",
     "running_median",
-    "segments_explorer",
+    "scrubber",
     "source",
     "step_card",
     "sweep",

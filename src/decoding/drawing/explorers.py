@@ -133,10 +133,11 @@ def _control(labels, description, control, start):
     control = control or ("buttons" if len(labels) <= 5 else "slider")
     if control not in CONTROLS:
         raise ValueError(f"The control is {control!r}; choose one of {', '.join(CONTROLS)}.")
-    return (_slider if control == "slider" else buttons)(labels, description, start)
+    return (slider if control == "slider" else buttons)(labels, description, start)
 
 
-def _slider(labels, description, start):
+def slider(labels, description, start):
+    """Return the element of a slider with a name, and beside it the label at which it stands."""
     label = ElementTree.Element("label", {"class": "ttb-choice"})
     label.text = f"{description} "
     attributes = {"type": "range", "min": "0", "max": str(len(labels) - 1), "value": str(start)}

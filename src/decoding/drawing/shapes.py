@@ -40,6 +40,12 @@ def lines(ax, pairs, *, colour=FOREGROUND, dashes="-", width=1.2):
 
 def hatched(ax, rectangles, *, colour=FOREGROUND, step=6):
     """Draw rectangles filled with diagonal lines: as lines, since a pattern would need an id."""
+    bars(ax, rectangles, edge=colour)
+    lines(ax, diagonals(rectangles, step), colour=colour)
+
+
+def diagonals(rectangles, step=6):
+    """Return the diagonal lines that fill (x, y, width, height) rectangles, as pairs of (x, y)."""
     strokes = []
     for x, y, w, h in rectangles:
         offset = -h
@@ -49,8 +55,7 @@ def hatched(ax, rectangles, *, colour=FOREGROUND, step=6):
                 low, high = (y + h - (at - offset) for at in (left, right))
                 strokes.append(((x + left, low), (x + right, high)))
             offset += step
-    bars(ax, rectangles, edge=colour)
-    lines(ax, strokes, colour=colour)
+    return strokes
 
 
 def arrow(ax, start, end, *, colour=FOREGROUND, dashes="-", head=7):

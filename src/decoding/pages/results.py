@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 from transformers import GPT2Config
 
-from decoding.allocator import replay
 from decoding.drawing import LABELS, running_median
 from decoding.drawing.logged import is_logged, pauses
 from decoding.drawing.words import Words
@@ -224,25 +223,6 @@ def real_and_model(rung, recording, models):
         )
         for found, allocator in shown
     ]
-
-
-def layouts(recording, positions=8, **setting):
-    """Return the segments that the model of the allocator holds along a recorded run.
-
-    Args:
-        recording: as ``Chapter.allocations`` returns it.
-        positions: at how many tokens, evenly spaced from the first to the last.
-        **setting: of the ``CachingAllocator``.
-
-    Returns:
-        A dict, number of new tokens -> segments.
-    """
-    events, marks = recording["events"], recording["marks"]
-    tokens = {round(at * (len(marks) - 1) / (positions - 1)) for at in range(positions)}
-    return {
-        token + 1: replay(events, marks[: token + 1], **setting)["allocator"].layout()
-        for token in sorted(tokens)
-    }
 
 
 def races(chapter, sizes=(1, 8, 32, 128)):
