@@ -1,10 +1,12 @@
 """Draw what was measured, and ideas: every figure is a ``Picture``, every table and diff Markdown."""
 
-from .cards import headline, ladder, step_card
+from .cards import headline, ladder, rungs_as_bars, step_card
 from .code import diff, listing, source
 from .curves import curves, running_median, sweep
+from .dots import Case, cases, dots
 from .excerpts import excerpt
 from .explorers import Explorer, explorer, explorer2
+from .folded import HtmlPicture, with_numbers
 from .ladders import ladders_explorer
 from .markdown import Markdown
 from .one_scale import draw_one_of
@@ -29,21 +31,27 @@ from .svg import Panel, Picture, for_page
 from .tables import Table, records_table, table
 from .theme import COLOURS, LABELS, colour_of
 from .timelines import draw
+from .work import Bar, work_and_idle
 
 __all__ = [
     "COLOURS",
     "LABELS",
+    "Bar",
+    "Case",
     "Explorer",
+    "HtmlPicture",
     "Markdown",
     "Panel",
     "Picture",
     "Table",
     "batch_explorer",
     "cache_length_explorer",
+    "cases",
     "colour_of",
     "curves",
     "dead_positions",
     "diff",
+    "dots",
     "draw",
     "draw_one_of",
     "draw_schedule",
@@ -62,6 +70,7 @@ __all__ = [
     "position_explorer",
     "positions_read",
     "records_table",
+    "rungs_as_bars",
     "running_median",
     "segments_explorer",
     "source",
@@ -70,4 +79,6 @@ __all__ = [
     "table",
     "three_ways_to_launch",
     "two_bars",
+    "with_numbers",
+    "work_and_idle",
 ]

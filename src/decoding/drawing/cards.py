@@ -1,20 +1,17 @@
 """The step card, which sets a step beside the step before, and the ladder, which shows all steps."""
 
 from .curves import has, panel_of
-from .shapes import bars, canvas, text_width, write
 from .svg import Panel, Picture
-from .theme import FONT, PANEL, WIDTH, colour_of
+from .theme import PANEL
 from .words import (
     Words,
     as_fast,
-    known,
     medians,
-    ms,
-    percent,
     reserved,
     speed,
     workload_words,
 )
+from .work import Bar, work_and_idle
 
 HEIGHT = 230
 
@@ -76,7 +73,7 @@ def _panel(records, what):
 def ladder(records, title, *, caption=None):
     """Draw the ladder: a bar of time per token for each record, and × the first that succeeded.
 
-    Where the GPU's busy time is known, its part of the bar is solid and the idle part light.
+    Where the GPU's busy time is known, its part of the bar is blue and the idle part red.
 
     Args:
         records: in the order of the ladder; failed ones are told in words.
@@ -86,43 +83,17 @@ def ladder(records, title, *, caption=None):
     Returns:
         A ``Picture``.
     """
-    good = [record for record in records if not record.error]
-    first = good[0] if good else None
-    longest = max((record.ms for record in good), default=1)
-    step, top = 44, 28
-    fig, ax = canvas(WIDTH, step * len(records) + top)
-    idle_known = any(known(record.idle) for record in good)
-    key = "solid: the GPU works · light: it waits" if idle_known else "time per token"
-    write(ax, 0, 14, key, muted=True)
-    write(ax, WIDTH, 14, f"× {good[0].name}" if good else "", muted=True, align="right")
-    said = [
-        _ladder_row(ax, top + step * at + 15, record, first, longest)
-        for at, record in enumerate(records)
-    ]
-    alt = " ".join([f"{title.rstrip('.')}.", *said])
     failures = [medians(record) for record in records if record.error]
     caption = " ".join(filter(None, (caption, *failures)))
-    return Picture(title, [("", fig)], caption, alt=alt)
+    return work_and_idle({"": rungs_as_bars(records, times=True)}, title, caption=caption)
 
 
-def _ladder_row(ax, y, record, first, longest):
-    """Draw a record's words at ``y`` and its bar below them, and return them as a sentence."""
-    write(ax, 0, y, record.name, bold=True)
-    if record.error:
-        write(ax, WIDTH, y, "failed", align="right")
-        return medians(record)
-    write(ax, WIDTH - 56, y, ms(record.ms), align="right")
-    times = as_fast(first, record)
-    write(ax, WIDTH, y, times, bold=True, align="right")
-    idle = record.idle if known(record.idle) else 0
-    length = record.ms / longest * WIDTH
-    works = length * (1 - idle)
-    colour = colour_of(record)
-    bars(ax, [(0, y + 6, works, 16)], fill=colour)
-    if idle:
-        bars(ax, [(works, y + 6, length - works, 16)], fill=colour, alpha=0.35)
-    words = f"{percent(idle)} idle"
-    if length - works > text_width(words, FONT - 1) + 12:
-        write(ax, works + 6, y + 18.5, words, size=FONT - 1)
-    said = f"{record.name}: {ms(record.ms)} per token, {times}"
-    return said + (f", GPU idle {percent(record.idle)}." if known(record.idle) else ".")
+def rungs_as_bars(records, *, times=False):
+    """Return a ``Bar`` for each record; with ``times``, also × the first that succeeded."""
+    first = next((record for record in records if not record.error), None)
+    return [
+        Bar(record.name, record.ms, failed=medians(record).partition(": ")[2].rstrip("."))
+        if record.error
+        else Bar(record.name, record.ms, record.idle, as_fast(first, record) if times else "")
+        for record in records
+    ]
