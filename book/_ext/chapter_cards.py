@@ -1,6 +1,6 @@
 """The directive ``{chapters}``: every chapter as a card with its sentence and what it has gained."""
 
-from html import escape
+from xml.etree import ElementTree
 
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
@@ -13,28 +13,36 @@ def html_of(parts, link):
 
     Args:
         parts: caption -> a list of ``Card``.
-        link: page -> its address.
+        link: a function from a page's name to its address.
     """
-    lines = []
+    box = ElementTree.Element("div")
     for caption, cards in parts.items():
-        lines.append(f'<p class="ttb-part" role="heading" aria-level="3">{escape(caption)}</p>')
-        lines.append('<ol class="ttb-cards">')
-        lines += [_card(card, link(card.page)) for card in cards]
-        lines.append("</ol>")
-    return "\n".join(lines)
+        heading = {"class": "ttb-part", "role": "heading", "aria-level": "3"}
+        ElementTree.SubElement(box, "p", heading).text = caption
+        rows = ElementTree.SubElement(box, "ol", {"class": "ttb-cards"})
+        for card in cards:
+            item = ElementTree.SubElement(rows, "li")
+            item.append(_card(card, link(card.page)))
+    return ElementTree.tostring(box, encoding="unicode")
 
 
 def _card(card, address):
-    number = f'<span class="ttb-card-number">{card.number}</span> ' if card.number else ""
-    gains = "".join(
-        f'<span class="ttb-card-gain"><span>{escape(regime)}</span> {escape(words)}</span>'
-        for regime, words in card.gains.items()
-    )
-    return (
-        f'<li><a class="ttb-card" href="{escape(address)}">'
-        f'<span class="ttb-card-name">{number}{escape(card.name)}</span> '
-        f'<span class="ttb-card-sentence">{escape(card.sentence)}</span> {gains}</a></li>'
-    )
+    link = ElementTree.Element("a", {"class": "ttb-card", "href": address})
+    name = _part(link, "name", "" if card.number else card.name)
+    if card.number:
+        _part(name, "number", card.number).tail = f" {card.name}"
+    _part(link, "sentence", card.sentence)
+    for regime, words in card.gains.items():
+        gain = _part(link, "gain")
+        ElementTree.SubElement(gain, "span").text = regime
+        gain[0].tail = f" {words}"
+    return link
+
+
+def _part(parent, kind, words=""):
+    part = ElementTree.SubElement(parent, "span", {"class": f"ttb-card-{kind}"})
+    part.text, part.tail = words, " "
+    return part
 
 
 class Chapters(SphinxDirective):

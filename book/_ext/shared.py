@@ -12,23 +12,7 @@ from decoding.pages.machines import BOOK_GPU, BOOK_RECORDS
 
 CARD = "_static/social.png"
 SUBTITLE = "Optimizing PyTorch decoder inference"
-ROOT_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8" />
-<meta name="viewport" content="width=device-width, initial-scale=1" />
-<title>{title}</title>
-{tags}
-<link rel="canonical" href="{canonical}" />
-<meta http-equiv="refresh" content="0; url={first}" />
-</head>
-<body>
-<h1>{title}</h1>
-<p>{description}</p>
-<p><a href="{first}">{title}</a></p>
-</body>
-</html>
-"""
+ROOT_PAGE = Path(__file__).with_name("root.html")
 
 
 def found_panels():
@@ -81,7 +65,7 @@ def write_files(app, exception):
         (out / CARD).write_bytes(card)
         address = f"{base.rstrip('/')}/{CARD}" if base else CARD
         tags.append(tags_of(address, cover.answer(panels)))
-    page = ROOT_PAGE.format(
+    page = ROOT_PAGE.read_text(encoding="utf-8").format(
         title=escape(title),
         description=escape(description),
         tags="\n".join(tags),

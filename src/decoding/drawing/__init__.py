@@ -1,5 +1,6 @@
 """Draw what was measured, and ideas: every figure is a ``Picture``, every table and diff Markdown."""
 
+from .board import board
 from .cards import headline, ladder, rungs_as_bars, step_card
 from .code import diff, listing, source
 from .curves import curves, running_median, sweep
@@ -46,6 +47,7 @@ __all__ = [
     "Table",
     "batch_explorer",
     "cache_length_explorer",
+    "board",
     "cases",
     "colour_of",
     "curves",

@@ -89,11 +89,16 @@ def ladder(records, title, *, caption=None):
 
 
 def rungs_as_bars(records, *, times=False):
-    """Return a ``Bar`` for each record; with ``times``, also × the first that succeeded."""
-    first = next((record for record in records if not record.error), None)
+    """Return a ``Bar`` for each record; with ``times``, also × the first that succeeded.
+
+    Args:
+        records: a list, or a dict with names for them.
+    """
+    named = records if isinstance(records, dict) else {record.name: record for record in records}
+    first = next((record for record in named.values() if not record.error), None)
     return [
-        Bar(record.name, record.ms, failed=medians(record).partition(": ")[2].rstrip("."))
+        Bar(name, record.ms, failed=medians(record).partition(": ")[2].rstrip("."))
         if record.error
-        else Bar(record.name, record.ms, record.idle, as_fast(first, record) if times else "")
-        for record in records
+        else Bar(name, record.ms, record.idle, as_fast(first, record) if times else "")
+        for name, record in named.items()
     ]

@@ -136,20 +136,29 @@ def _draw_case(ax, case, y, at, width):
 
 
 def _key(every):
-    entries = [
-        ("median", lambda ax, x, y, w, h: disc(ax, x + w / 2, y + h / 2, 5, fill=FOREGROUND)),
-        ("range", lambda ax, x, y, w, h: bars(ax, [(x, y + h / 2 - 1.5, w, 3)], fill=HOST)),
-    ]
+    entries = [("median", _dot), ("range", _line)]
     if any(known(case.slow) for case in every):
-        ring = lambda ax, x, y, w, h: disc(ax, x + w / 2, y + h / 2, 4.5, edge=FOREGROUND)  # noqa: E731
-        entries.append(("95th percentile of the tokens", ring))
+        entries.append(("95th percentile of the tokens", _ring))
     if any(known(case.model) for case in every):
-        stroke = lambda ax, x, y, w, h: bars(
-            ax, [(x + w / 2 - 1.5, y - 1, 3, h + 2)], fill=FOREGROUND
-        )  # noqa: E731
-        entries.append(("what the model says", stroke))
+        entries.append(("what the model says", _stroke))
     with rc_context(STYLE):
         height, draw = legend(entries, WIDTH)
         fig, ax = canvas(WIDTH, height + 12)
         draw(ax, 14)
     return fig
+
+
+def _dot(ax, x, y, width, height):
+    disc(ax, x + width / 2, y + height / 2, 5, fill=FOREGROUND)
+
+
+def _line(ax, x, y, width, height):
+    bars(ax, [(x, y + height / 2 - 1.5, width, 3)], fill=HOST)
+
+
+def _ring(ax, x, y, width, height):
+    disc(ax, x + width / 2, y + height / 2, 4.5, edge=FOREGROUND)
+
+
+def _stroke(ax, x, y, width, height):
+    bars(ax, [(x + width / 2 - 1.5, y - 1, 3, height + 2)], fill=FOREGROUND)
