@@ -20,7 +20,9 @@ SHAPES = {
 }
 ROW = 46  # pixels, of the picture
 LINE = f"1px solid {THEME[GRID]}"
-COLUMNS = "display:grid;grid-template-columns:minmax(0,1fr) 12.5rem 9rem;gap:0.2rem 0.9rem"
+# Beside each other where there is room; on a phone the claim has a line of its own.
+COLUMNS = "display:flex;flex-wrap:wrap;gap:0.1rem 0.9rem"
+CLAIM, MARKED, VERDICT = "flex:1 1 16rem", "flex:0 0 12.5rem", "flex:0 0 8.5rem;font-weight:600"
 QUIET = f"color:{THEME[MUTED]};font-size:0.88em"
 
 
@@ -75,13 +77,15 @@ def _element(row):
     summary = ElementTree.SubElement(
         element, "summary", {"style": f"{COLUMNS};padding:0.45rem 0;cursor:pointer"}
     )
-    ElementTree.SubElement(summary, "span", {"class": "ttb-claim-words"}).text = row.claim
-    marks = ElementTree.SubElement(summary, "span", {"class": "ttb-claim-marks"})
+    claim = ElementTree.SubElement(summary, "span", {"style": CLAIM})
+    arrow = {"class": "ttb-claim-arrow", "aria-hidden": "true", "style": f"color:{THEME[MUTED]}"}
+    ElementTree.SubElement(claim, "span", arrow).text = "▸"
+    claim[0].tail = f" {row.claim}"
+    marks = ElementTree.SubElement(summary, "span", {"style": MARKED})
     for each in row.tested:
         marks.append(_marked(each.mark, each.short, f"{each.place}: {each.mark}"))
-    style = {"class": "ttb-claim-verdict", "style": "font-weight:600"}
-    ElementTree.SubElement(summary, "span", style).text = row.verdict
-    box = ElementTree.SubElement(element, "div", {"style": "padding:0 0 0.8rem"})
+    ElementTree.SubElement(summary, "span", {"style": VERDICT}).text = row.verdict
+    box = ElementTree.SubElement(element, "div", {"style": "padding:0 0 0.8rem 1.1rem"})
     if row.rule:
         ElementTree.SubElement(box, "p", {"style": "margin:0 0 0.3rem"}).text = row.rule
     places = ElementTree.SubElement(box, "ul", {"style": "margin:0 0 0.3rem"})
@@ -99,7 +103,8 @@ def _element(row):
 def _marked(mark, words, said=None):
     """A mark and its words; ``said`` is what is read aloud in place of both."""
     element = ElementTree.Element(
-        "span", {"style": "display:inline-block;margin-right:0.75em;white-space:nowrap"}
+        "span",
+        {"style": "display:inline-block;position:relative;margin-right:0.75em;white-space:nowrap"},
     )
     size = {"viewBox": "0 0 16 16", "width": "0.85em", "height": "0.85em"}
     drawing = ElementTree.SubElement(

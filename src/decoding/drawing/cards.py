@@ -94,11 +94,16 @@ def rungs_as_bars(records, *, times=False):
     Args:
         records: a list, or a dict with names for them.
     """
-    named = records if isinstance(records, dict) else {record.name: record for record in records}
-    first = next((record for record in named.values() if not record.error), None)
+    named = records.items() if isinstance(records, dict) else [(one.name, one) for one in records]
+    first = next((record for _, record in named if not record.error), None)
     return [
         Bar(name, record.ms, failed=medians(record).partition(": ")[2].rstrip("."))
         if record.error
-        else Bar(name, record.ms, record.idle, as_fast(first, record) if times else "")
-        for name, record in named.items()
+        else Bar(
+            name,
+            record.ms,
+            record.idle,
+            as_fast(first, record) if times and record is not first else "",
+        )
+        for name, record in named
     ]

@@ -74,8 +74,8 @@ def dots(groups, title, *, unit="ms per token", caption=None):
         words = [*([f"{heading}:"] if heading else []), *map(_say, found)]
         said.append(" ".join(words))
         alt = f"{title.rstrip('.')}. {said[-1]}" if heading else ""
-        panels.append(Panel(heading, _draw(found, ticks, width, unit), "group", alt))
-    rows = [Panel("", _key(every)), *(panels[at : at + 2] for at in range(0, len(panels), 2))]
+        panels.append(Panel(heading, _draw(found, ticks, width), "group", alt))
+    rows = [Panel(unit, _key(every)), *(panels[at : at + 2] for at in range(0, len(panels), 2))]
     alt = " ".join([f"{title.rstrip('.')}.", f"Unit: {unit}.", *said])
     return Picture(title, rows, caption, alt=alt)
 
@@ -95,7 +95,7 @@ def _ticks(top):
     return [float(value) for value in found if value >= 0]
 
 
-def _draw(found, ticks, width, unit):
+def _draw(found, ticks, width):
     """Names and words above strips, and the axis below them."""
     edge = 8  # a dot at the end of the scale is whole
     scale = (width - 2 * edge) / ticks[-1]
@@ -114,8 +114,7 @@ def _draw(found, ticks, width, unit):
         for tick in ticks:
             align = "left" if tick == 0 else "right" if tick == ticks[-1] else "center"
             x = {"left": 0, "right": width}.get(align, at(tick))
-            words = f"{tick:g}" + (f" {unit}" if tick == ticks[-1] else "")
-            write(ax, x, bottom + 16, words, muted=True, size=FONT - 0.5, align=align)
+            write(ax, x, bottom + 16, f"{tick:,g}", muted=True, size=FONT - 0.5, align=align)
         return fig
 
 
@@ -143,7 +142,7 @@ def _key(every):
         entries.append(("what the model says", _stroke))
     with rc_context(STYLE):
         height, draw = legend(entries, WIDTH)
-        fig, ax = canvas(WIDTH, height + 12)
+        fig, ax = canvas(WIDTH, height + 18)
         draw(ax, 14)
     return fig
 

@@ -79,7 +79,7 @@ def _key():
     with rc_context(STYLE):
         entries = [("the GPU works", swatch(WORK)), ("the GPU is idle", swatch(IDLE))]
         height, draw = legend(entries, PAIR)
-        fig, ax = canvas(PAIR, height + 12)
+        fig, ax = canvas(PAIR, height + 18)
         draw(ax, 14)
     return fig
 

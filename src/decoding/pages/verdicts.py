@@ -146,7 +146,7 @@ def cache_is_linear(ladders):
         flat = works_more_by(cached) < 0.1 * works_more_by(naive)
         faster = results.speed(naive, cached) > 1 and resolved(naive, cached)
         met[where] = flat and faster
-        figures[where] = f"work {'flat' if flat else 'grows'}, time {speed(naive, cached)}"
+        figures[where] = f"work {'flat' if flat else 'grows'}; {speed(naive, cached)}"
     return Verdict(met, figures)
 
 
@@ -413,7 +413,7 @@ def verdicts_board(found):
     rows = [
         Row(
             CLAIMS[name][0],
-            f"{verdict.sign} {verdict.kind}",
+            f"{verdict.sign} {TOLD[verdict.kind][0]}",
             _tested(verdict),
             "The rule: " + inspect.getdoc(CLAIMS[name][1]).partition("\n")[0].partition(": ")[2],
             f"#{section(CLAIMS[name][0])}",
@@ -446,4 +446,4 @@ def _tested(verdict):
         )
         for where, met in verdict.met.items()
     ]
-    return sorted(found, key=lambda one: int(one.short) if one.short.isdigit() else 0)
+    return sorted(found, key=lambda one: int(one.short) if one.short.isdigit() else 1e9)
