@@ -22,7 +22,8 @@ ROW = 46  # pixels, of the picture
 LINE = f"1px solid {THEME[GRID]}"
 # Beside each other where there is room; on a phone the claim has a line of its own.
 COLUMNS = "display:flex;flex-wrap:wrap;gap:0.1rem 0.9rem"
-CLAIM, MARKED, VERDICT = "flex:1 1 16rem", "flex:0 0 12.5rem", "flex:0 0 8.5rem;font-weight:600"
+CLAIM = "flex:1 1 16rem;padding-left:1.1rem;text-indent:-1.1rem"
+MARKED, VERDICT = "flex:0 0 12.5rem", "flex:0 0 8.5rem;font-weight:600"
 QUIET = f"color:{THEME[MUTED]};font-size:0.88em"
 
 
