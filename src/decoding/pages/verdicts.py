@@ -14,10 +14,10 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 
-from decoding.drawing import board
+from decoding.drawing import board, table
 from decoding.drawing.board import MET, NOT_MET, NOT_SHOWN, Row, Tested
 from decoding.drawing.board import MORE as MORE_THAN_CLAIMED
-from decoding.drawing.words import Words, change, known, mib, percent, ratio, speed
+from decoding.drawing.words import Words, change, known, mib, percent, ratio, speed, us
 from decoding.measuring import controls, experiments, resolved
 from decoding.rungs import EXPANDABLE
 
@@ -421,6 +421,25 @@ def verdicts_board(found):
         for name, verdict in found.items()
     ]
     return board(rows, in_short(tally(*found.values())))
+
+
+def checks_table(checks):
+    """Return what the check costs and what two streams save, at every batch size of the races."""
+    head = ["at batch", "GPU idle", "idle without the check", "the check costs"]
+    head += ["leaving it out saves", "two streams save (single rounds)"]
+    rows = [
+        (
+            size,
+            percent(race["check"].idle),
+            percent(race["no check"].idle),
+            us(results.cost_of_check(race)),
+            percent(results.share_of_check(race)),
+            f"{percent(results.saved(race))} "
+            f"({' to '.join(map(percent, results.saved_range(race)))})",
+        )
+        for size, race in checks.items()
+    ]
+    return table(head, rows, "The loop with its check, beside no check and two streams")
 
 
 def in_short(score):
