@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from decoding import drawing
 from decoding.drawing import axes, theme, words
+from decoding.drawing.board import MET, MORE, NOT_MET, NOT_SHOWN, Row, Tested
 from decoding.drawing.svg import Panel, Picture, for_page
 from decoding.measuring import NotComparable
 
@@ -18,6 +19,10 @@ SLOW = record("naive", per_token=12.0, reserved=2000.0, allocated=900.0, growth=
 FAST = record("kv_cache", per_token=6.0, reserved=1390.0, allocated=700.0, idle=0.5)
 FAILED = record("naive", error="CUDA ran out of memory at batch 32.")
 ON_CPU = record("naive", gpu=False), record("kv_cache", per_token=5.0, gpu=False)
+CLAIMS = [
+    Row("It is <fast>", "holds", [Tested("at batch 1", "1", MET, "×2.0")], "A rule.", "#fast"),
+    Row("It is small", "in part", [Tested("a", "a", mark) for mark in (MORE, NOT_MET, NOT_SHOWN)]),
+]
 CSS = Path(__file__).parents[1] / "book" / "_static" / "theme.css"
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -47,6 +52,22 @@ def draw_everything():
         "ways to launch": drawing.three_ways_to_launch(),
         "two bars": drawing.two_bars(),
         "board": drawing.finished_board(),
+        "work and idle": drawing.work_and_idle(
+            {
+                "One": [drawing.Bar("naive", 8.0, 0.9), drawing.Bar("new", 1.0, 0.0, "×8.0")],
+                "Many": drawing.rungs_as_bars({"mine": SLOW, "yours": FAILED}),
+            },
+            "The GPU works less than it waits",
+            one_scale=False,
+        ),
+        "dots": drawing.dots(
+            {
+                "batch 1": [drawing.Case("at once", 0.9, 0.7, 1.2, slow=1.1, model=0.8)],
+                "batch 8": drawing.cases({"never": SLOW, "late": FAST}, beside="never"),
+            },
+            "Late is faster",
+        ),
+        "claims": drawing.board(CLAIMS, "1 holds, 1 in part").picture,
     }
 
 
@@ -249,6 +270,43 @@ def test_a_page_reads_what_the_picture_says(everything):
     own = [svg.get("aria-label") for svg in root.iter("svg")]
     assert own[0].startswith("Time over the token position. naive: 12.0")
     assert own[1].startswith("Memory over the token position. naive: allocated from 450")
+
+
+def test_bars_and_dots_say_their_numbers(everything):
+    said = everything["work and idle"].alt
+    assert "One: naive: 8.00 ms per token, GPU idle 90 %." in said
+    assert "new: 1.00 ms per token, ×8.0, GPU idle 0 %." in said
+    assert "yours: no measurement (CUDA ran out of memory at batch 32)." in said
+    said = everything["dots"].alt
+    assert "at once: 0.900 (0.700–1.20), 95th percentile 1.10, the model says 0.800." in said
+    assert "late: 6.00 (5.90–6.10), ×2.0." in said
+
+
+def test_a_difference_within_the_spread_is_marked_in_dots():
+    near = record("kv_cache", per_token=12.05)
+    _, late = drawing.cases({"never": SLOW, "late": near}, beside="never")
+    assert late.more == words.WITHIN
+
+
+def test_the_numbers_of_a_picture_are_folded_below_it():
+    picture = drawing.dots({"": drawing.cases({"a": SLOW})}, "A title")
+    bundle = drawing.with_numbers(picture, drawing.table(["x"], [["7"]]))._repr_mimebundle_()
+    figure = ElementTree.fromstring(bundle["text/html"])
+    fold = figure.find("details")
+    assert fold.find("summary").text == "The numbers" and "open" not in fold.attrib
+    assert fold.find(".//td").text == "7"
+    assert bundle["image/svg+xml"] == picture.svg and bundle["text/plain"] == picture.alt
+
+
+def test_a_row_of_the_board_opens_for_its_reasons():
+    figure = ElementTree.fromstring(drawing.board(CLAIMS, "1 holds, 1 in part").html)
+    assert figure.find("div/strong").text == "1 holds, 1 in part"
+    first, second = figure.findall("details")
+    assert "It is <fast>" in "".join(first.find("summary").itertext())
+    assert [item.text for item in first.iter("li")] == ["at batch 1: met (×2.0)"]
+    assert first.find(".//a").get("href") == "#fast"
+    forms = {ElementTree.tostring(mark[0]) for mark in second.find("summary").iter("svg")}
+    assert len(forms) == 3, "a mark tells by its form"
 
 
 def test_a_page_leaves_other_svgs_alone():

@@ -1,11 +1,14 @@
 """Draw what was measured, and ideas: every figure is a ``Picture``, every table and diff Markdown."""
 
 from .attention import attention
-from .cards import headline, ladder, step_card
+from .board import board
+from .cards import headline, ladder, rungs_as_bars, step_card
 from .code import diff, listing, source
 from .curves import curves, running_median, sweep
+from .dots import Case, cases, dots
 from .excerpts import excerpt
 from .explorers import Explorer, explorer, explorer2
+from .folded import HtmlPicture, with_numbers
 from .ladders import ladders_explorer
 from .logged import Way
 from .loop_timelines import loop_timeline, loops_explorer
@@ -33,11 +36,15 @@ from .svg import Panel, Picture, for_page
 from .tables import Table, records_table, table
 from .theme import COLOURS, LABELS, colour_of
 from .timelines import draw
+from .work import Bar, work_and_idle
 
 __all__ = [
     "COLOURS",
     "LABELS",
+    "Bar",
+    "Case",
     "Explorer",
+    "HtmlPicture",
     "Markdown",
     "Panel",
     "Picture",
@@ -46,10 +53,13 @@ __all__ = [
     "attention",
     "batch_explorer",
     "cache_length_explorer",
+    "board",
+    "cases",
     "colour_of",
     "curves",
     "dead_positions",
     "diff",
+    "dots",
     "draw",
     "draw_counterexample",
     "draw_one_of",
@@ -71,6 +81,7 @@ __all__ = [
     "memory_nesting",
     "position_explorer",
     "records_table",
+    "rungs_as_bars",
     "running_median",
     "scrubber",
     "source",
@@ -79,4 +90,6 @@ __all__ = [
     "table",
     "three_ways_to_launch",
     "two_bars",
+    "with_numbers",
+    "work_and_idle",
 ]

@@ -3,21 +3,20 @@
 from decoding.measuring.comparing import FEWEST
 
 from .curves import has, panel_of
-from .shapes import bars, canvas, lines, text_width, write
+from .shapes import bars, canvas, lines
 from .svg import Panel, Picture
-from .theme import FONT, GRID, PANEL, WIDTH, WORK, colour_of
+from .theme import GRID, PANEL, WIDTH, WORK
 from .words import (
     Words,
     as_fast,
-    known,
     medians,
     ms,
-    percent,
     reserved,
     share_of_limit,
     speed,
     workload_words,
 )
+from .work import Bar, work_and_idle
 
 HEIGHT = 230
 
@@ -98,7 +97,7 @@ def _panel(records, what):
 def ladder(records, title, *, caption=None):
     """Draw the ladder: a bar of time per token for each record, and × the first that succeeded.
 
-    Where the GPU's busy time is known, its part of the bar is solid and the idle part light.
+    Where the GPU's busy time is known, its part of the bar is blue and the idle part red.
 
     Args:
         records: in the order of the ladder; failed ones are told in words.
@@ -108,43 +107,27 @@ def ladder(records, title, *, caption=None):
     Returns:
         A ``Picture``.
     """
-    good = [record for record in records if not record.error]
-    first = good[0] if good else None
-    longest = max((record.ms for record in good), default=1)
-    step, top = 44, 28
-    fig, ax = canvas(WIDTH, step * len(records) + top)
-    idle_known = any(known(record.idle) for record in good)
-    key = "solid: the GPU works · light: it waits" if idle_known else "time per token"
-    write(ax, 0, 14, key, muted=True)
-    write(ax, WIDTH, 14, f"× {good[0].name}" if good else "", muted=True, align="right")
-    said = [
-        _ladder_row(ax, top + step * at + 15, record, first, longest)
-        for at, record in enumerate(records)
-    ]
-    alt = " ".join([f"{title.rstrip('.')}.", *said])
     failures = [medians(record) for record in records if record.error]
     caption = " ".join(filter(None, (caption, *failures)))
-    return Picture(title, [("", fig)], caption, alt=alt)
+    return work_and_idle({"": rungs_as_bars(records, times=True)}, title, caption=caption)
 
 
-def _ladder_row(ax, y, record, first, longest):
-    """Draw a record's words at ``y`` and its bar below them, and return them as a sentence."""
-    write(ax, 0, y, record.name, bold=True)
-    if record.error:
-        write(ax, WIDTH, y, "failed", align="right")
-        return medians(record)
-    write(ax, WIDTH - 56, y, ms(record.ms), align="right")
-    times = as_fast(first, record)
-    write(ax, WIDTH, y, times, bold=True, align="right")
-    idle = record.idle if known(record.idle) else 0
-    length = record.ms / longest * WIDTH
-    works = length * (1 - idle)
-    colour = colour_of(record)
-    bars(ax, [(0, y + 6, works, 16)], fill=colour)
-    if idle:
-        bars(ax, [(works, y + 6, length - works, 16)], fill=colour, alpha=0.35)
-    words = f"{percent(idle)} idle"
-    if length - works > text_width(words, FONT - 1) + 12:
-        write(ax, works + 6, y + 18.5, words, size=FONT - 1)
-    said = f"{record.name}: {ms(record.ms)} per token, {times}"
-    return said + (f", GPU idle {percent(record.idle)}." if known(record.idle) else ".")
+def rungs_as_bars(records, *, times=False):
+    """Return a ``Bar`` for each record; with ``times``, also × the first that succeeded.
+
+    Args:
+        records: a list, or a dict with names for them.
+    """
+    named = records.items() if isinstance(records, dict) else [(one.name, one) for one in records]
+    first = next((record for _, record in named if not record.error), None)
+    return [
+        Bar(name, record.ms, failed=medians(record).partition(": ")[2].rstrip("."))
+        if record.error
+        else Bar(
+            name,
+            record.ms,
+            record.idle,
+            as_fast(first, record) if times and record is not first else "",
+        )
+        for name, record in named
+    ]

@@ -6,6 +6,7 @@ trusted, and from a file; where there is no HTML, the picture of its first state
 
 from xml.etree import ElementTree
 
+from .folded import HtmlPicture, table_element
 from .svg import Picture, page_element
 from .tables import Table
 
@@ -19,21 +20,8 @@ ON_INPUT = (
 )
 
 
-class Explorer:
-    """A control with its pictures, which displays itself: as HTML, and as its first picture."""
-
-    def __init__(self, html, picture):
-        self.html, self.picture = html, picture
-
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        return {
-            "text/html": self.html,
-            "image/svg+xml": self.picture.svg,
-            "text/plain": self.picture.alt,
-        }
-
-    def __repr__(self):
-        return self.picture.alt
+class Explorer(HtmlPicture):
+    """A control with its pictures; its picture is that of the first state."""
 
 
 def explorer(states, *, description, control=None, start=0):
@@ -176,12 +164,4 @@ def _html_of(picture):
         element = ElementTree.Element("div")
         element.text = str(picture)
         return element
-    box = ElementTree.Element("div", {"class": "ttb-scroll", "style": "overflow-x:auto"})
-    table = ElementTree.SubElement(box, "table", {"class": "ttb-table"})
-    ElementTree.SubElement(table, "caption").text = picture.caption
-    for cells, tag in ((picture.head, "th"), *((row, "td") for row in picture.rows)):
-        row = ElementTree.SubElement(table, "tr")
-        for words, right in zip(cells, picture.right, strict=True):
-            align = {"style": f"text-align:{'right' if right else 'left'}"}
-            ElementTree.SubElement(row, tag, align).text = words
-    return box
+    return table_element(picture)

@@ -58,6 +58,12 @@ def diagonals(rectangles, step=6):
     return strokes
 
 
+def disc(ax, x, y, radius, *, fill="none", edge="none", width=1.8):
+    """Draw a disc around (x, y), or a ring where only ``edge`` is given."""
+    round_ = Path.circle((x, y), radius)
+    _add(ax, round_.vertices, round_.codes, facecolor=fill, edgecolor=edge, linewidth=width)
+
+
 def arrow(ax, start, end, *, colour=FOREGROUND, dashes="-", head=7):
     """Draw an arrow from one (x, y) to another."""
     (x0, y0), (x1, y1) = start, end
@@ -70,7 +76,7 @@ def arrow(ax, start, end, *, colour=FOREGROUND, dashes="-", head=7):
 
 
 def _add(ax, corners, codes, **style):
-    if corners:
+    if len(corners):
         ax.add_patch(PathPatch(Path(corners, codes), clip_on=False, **style))
 
 

@@ -41,6 +41,7 @@ TEXTS = {
     "headline": Look(14, True, FOREGROUND, 12, 2, "ttb-headline", "margin:1rem 0 0.2rem"),
     "detail": Look(SMALL, False, MUTED, 0, 2, "ttb-detail", f"{QUIET};color:{THEME[MUTED]}"),
     "note": Look(SMALL, False, FOREGROUND, 0, 2, "ttb-note", QUIET),
+    "group": Look(13.5, True, FOREGROUND, 8, 6, "ttb-group", "margin-top:0.5rem"),
     "heading": Look(SMALL, False, FOREGROUND, 4, 4, "ttb-axis", f"{QUIET};margin-top:0.3rem"),
     "caption": Look(SMALL, False, MUTED, 6, 0, ""),
 }
@@ -49,7 +50,8 @@ TEXTS = {
 class Panel(NamedTuple):
     """A drawing with a heading above it, or words alone.
 
-    ``kind`` is how the words look: "heading" (of an axis), "headline", "detail" (below it) or "note".
+    ``kind`` is how the words look: "heading" (of an axis), "group" (of rows),
+    "headline", "detail" (below it) or "note".
     ``alt`` says what this panel shows; with one drawing the picture's own is enough.
     """
 

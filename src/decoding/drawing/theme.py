@@ -48,6 +48,7 @@ THEME = MappingProxyType(
 # One unit of a drawing is one CSS pixel at its natural size; a page may show it 1.25 times as large.
 WIDTH, PANEL, WIDE = 400, 336, 688  # one panel, one of two beside each other, a timeline
 NARROW = 326  # a timeline on a phone
+PAIR = 304  # one of two beside each other in a frame: their text is no smaller than in the page
 FONT = 13
 STYLE = MappingProxyType(
     {
