@@ -1,10 +1,12 @@
 """Draw what was measured, and ideas: every figure is a ``Picture``, every table and diff Markdown."""
 
+from .calculator import calculator, launch_and_work
 from .cards import headline, ladder, step_card
 from .code import diff, listing, source
 from .curves import curves, running_median, sweep
 from .excerpts import excerpt
 from .explorers import Explorer, explorer, explorer2
+from .gap_parts import gap_parts
 from .ladders import ladders_explorer
 from .markdown import Markdown
 from .one_scale import draw_one_of
@@ -25,6 +27,7 @@ from .steps import (
     three_ways_to_launch,
     two_bars,
 )
+from .streams_toy import streams_toy
 from .svg import Panel, Picture, for_page
 from .tables import Table, records_table, table
 from .theme import COLOURS, LABELS, colour_of
@@ -39,6 +42,7 @@ __all__ = [
     "Picture",
     "Table",
     "batch_explorer",
+    "calculator",
     "cache_length_explorer",
     "colour_of",
     "curves",
@@ -53,10 +57,12 @@ __all__ = [
     "explorer2",
     "finished_board",
     "for_page",
+    "gap_parts",
     "growing_tensor",
     "headline",
     "ladder",
     "ladders_explorer",
+    "launch_and_work",
     "listing",
     "memory_explorer",
     "position_explorer",
@@ -66,6 +72,7 @@ __all__ = [
     "segments_explorer",
     "source",
     "step_card",
+    "streams_toy",
     "sweep",
     "table",
     "three_ways_to_launch",
