@@ -184,7 +184,7 @@ def calculator(presets, *, loop=LOOPS[0]):
         ElementTree.SubElement(lanes, "span").text = name
     lanes.append(_chart(launch, work, found))
     live.append(_results(found, measured))
-    ElementTree.SubElement(live, "p", {"class": "caption"}).text = CAPTION
+    ElementTree.SubElement(live, "p", {"class": "below"}).text = CAPTION
     still = ElementTree.SubElement(figure, "div", STILL)
     still.append(page_element(picture))
     return Explorer(ElementTree.tostring(figure, encoding="unicode"), picture)
@@ -213,7 +213,7 @@ def _form(presets, loop, launch, work):
     form.set("data-lm-suppress-shortcuts", "true")
     form.append(choices("loop", LOOPS, LOOPS.index(loop)))
     for name, words, value in (("L", "L, launch", launch), ("G", "G, GPU work", work)):
-        row = ElementTree.SubElement(form, "div", {"class": "row"})
+        row = ElementTree.SubElement(form, "div", {"class": "keys"})
         ElementTree.SubElement(row, "span", {"class": "of"}).text = words
         limits = {"min": str(LEAST), "max": str(MOST), "value": f"{value:.4g}"}
         for kind, step, unit in (("range", "1", "µs"), ("number", "any", "µs, as a number")):
@@ -249,7 +249,7 @@ def _chart(launch, work, found):
     return chart
 
 
-RESULTS = ("time per token", "bubble", "GPU idle", "the check costs", "tokens/s a row", "timed")
+RESULTS = ("a token takes", "bubble", "GPU idle", "cost of check", "tokens/s a row", "timed")
 
 
 def _results(found, measured):
@@ -289,18 +289,18 @@ LOOK = """
 .ttb-calculator .of{min-width:7.2rem;font-weight:600}
 @media(max-width:640px){.ttb-calculator .of{flex-basis:100%}}
 .ttb-calculator [type=range]{flex:1 1 8rem;min-width:0;min-height:1.6rem}
-.ttb-calculator [type=number]{width:6rem;font:inherit;color:inherit;background:var(--ttb-background,Canvas);border:1px solid var(--ttb-line,#ccc);border-radius:7px;padding:.15rem .4rem}
+.ttb-calculator [type=number]{width:6rem;font:inherit;color:inherit;background:var(--ground);border:1px solid var(--line);border-radius:7px;padding:.15rem .4rem}
 .ttb-calculator .lanes{display:grid;grid-template-columns:auto minmax(0,1fr);gap:0 .6rem;margin:1rem 0 .4rem;line-height:30px}
 .ttb-calculator .chart{grid-area:1/2/4;width:100%;height:96px;font-size:13px}
-.ttb-calculator .chart text{fill:var(--ttb-background,#fff);text-anchor:middle}
-.ttb-calculator .chart text[y="90"]{fill:var(--ttb-idle,#c31)}
-.ttb-calculator .chart rect{stroke:var(--ttb-surface,#fff)}
-.ttb-calculator .host{fill:var(--ttb-host,#7d8490)}
-.ttb-calculator .work{fill:var(--ttb-work,#33779e)}
-.ttb-calculator .idle{fill:var(--ttb-idle,#c31)}
-.ttb-calculator .bound{fill:var(--ttb-muted,#5a616c)}
-.ttb-calculator dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(6.6rem,1fr));gap:.5rem 1rem;margin:.4rem 0}
-.ttb-calculator dt{font-weight:400;font-size:.86rem;color:var(--ttb-muted,#5a616c)}
+.ttb-calculator .chart text{fill:var(--ground);text-anchor:middle}
+.ttb-calculator .chart text[y="90"]{fill:var(--idle)}
+.ttb-calculator .chart rect{stroke:var(--surface)}
+.ttb-calculator .host{fill:var(--host)}
+.ttb-calculator .work{fill:var(--work)}
+.ttb-calculator .idle{fill:var(--idle)}
+.ttb-calculator .bound{fill:var(--muted)}
+.ttb-calculator dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(5.8rem,1fr));gap:.5rem;margin:.4rem 0}
+.ttb-calculator dt{font-weight:400;font-size:.86rem;color:var(--muted)}
 .ttb-calculator dd{margin:0;font-weight:600;font-variant-numeric:tabular-nums}
 """
 

@@ -18,10 +18,10 @@ from .toys import CONTROLS, STILL, button, choices
 
 TITLE = "A stream is a queue. An event is a signal in it; a wait is a gate that the signal opens."
 CAPTION = (
-    "A stream: what stands in it runs in order; two streams have no order between them. An event "
-    "(▲): up once its stream has come that far. A wait: a gate (✕ closed, ✓ open) that holds its "
-    "stream until the event is up. Drawn, not measured: the steps are replays of one graph, which "
-    "keep their order; what stands between them does not."
+    "A stream: what stands in it runs in order; two streams have no order between them. An event (▲) "
+    "is up once its stream has come that far. A wait (✕ closed, ✓ open) holds its stream until the "
+    "event is up. Drawn, not measured. The steps are replays of one graph, which keep their order; "
+    "what stands between them does not."
 )
 # What may be left out: its name on the button, who is fast in the order shown, for how many tokens
 # the loop may run, and what has happened in the end.
@@ -31,33 +31,32 @@ SCENARIOS = {
         "the wait",
         ("host", "B", "A", "caller"),
         4,
-        "A read before the write: step 1 ran before step 0's token was kept, and read an old one.",
+        "step 1 read before step 0's token was kept.",
     ),
     "clone": (
         "the clones",
         ("host", "A", "B", "caller"),
         4,
-        "Overwritten: all tokens are one piece of memory, and it holds the last. (PyTorch notices, "
-        "and raises an error; a graph of one's own would not.)",
+        "all tokens share one piece of memory, and it holds the last. (PyTorch raises "
+        "an error; a graph of one's own does not.)",
     ),
     "two flags": (
         "the second flag",
         ("B", "A", "host", "caller"),
         4,
-        "Overwritten: step 2's answer came before the host had read step 1's. A good token is cut off.",
+        "step 2's answer overwrote step 1's before the host had read it. A good token is cut off.",
     ),
     "synchronize": (
         "synchronize",
         ("host", "A", "B", "caller"),
         4,
-        "A read before the write: the flag had not arrived. The text stops after its first token.",
+        "the host read a flag that had not arrived. The text ends after one token.",
     ),
     "last wait": (
         "the last wait",
         ("host", "caller", "A", "B"),
         3,
-        "A read before the write: the last token was joined before it was there. (Here the run ends "
-        "at its limit. One that ends early has waited for its last token.)",
+        "the last token was joined before it was there. (A run that ends early has waited for it.)",
     ),
 }
 FULL = (*EXPECTED, END, END)
@@ -109,8 +108,8 @@ def _frames():
     sentences, scenarios = {}, []
     for without, (_, order, limit, verdict) in SCENARIOS.items():
         machine = Machine(without, limit=limit)
-        start = "Nothing has run yet. Grey: what an earlier call has left in memory."
-        frames, happened, written = [(machine, {}, {}, start)], {}, set()
+        start = "Nothing has run. Grey: left in memory by an earlier call."
+        frames, happened = [(machine, {}, {}, start)], {}
         runs = traced(order, without, limit=limit)
         before = machine
         for _, group in groupby(runs, key=_part):
@@ -122,7 +121,9 @@ def _frames():
                 before = after
             frames.append((after, dict(happened), now, " ".join(filter(None, said))))
             happened |= {box: letter.lower() for box, letter in now.items()}
-        frames[-1] = (*frames[-1][:3], f"{frames[-1][3]} {_verdict(without, verdict)}")
+            if after.text is not None:
+                break  # what still runs changes nothing
+        frames[-1] = (*frames[-1][:3], _verdict(without, verdict))
         written = [_frame(machine, done, now) for machine, done, now, _ in frames]
         numbers = [sentences.setdefault(words, len(sentences)) for *_, words in frames]
         scenarios.append([f"{text},{number}" for text, number in zip(written, numbers)])
@@ -227,7 +228,7 @@ def _sentence(item, before, after, wrong):
 def _of_read(step, slot, before, wrong):
     """What the host makes of a flag."""
     if not before.flags[slot]:
-        return f"The host reads flag {slot} for step {step}: not finished. It goes on."
+        return f"The host reads flag {slot} for step {step}: not finished."
     if not wrong:
         return (
             f"The host reads flag {slot} for step {step}: finished. Step {step + 1} has run too far; "
@@ -241,8 +242,8 @@ def _verdict(without, words):
     if not without:
         return "The text is right, as it is in every order that these queues allow."
     lucky = EXPECTED in outcomes(without, limit=SCENARIOS[without][2])
-    luck = "Another order gives the right text: luck." if lucky else "It is so in every order."
-    return f"Wrong. {words} {luck} The line: {SAFEGUARDS[without]}"
+    luck = "Other orders give the right text: luck." if lucky else "No order gives the right text."
+    return f"Wrong: {words} {luck} The line: {SAFEGUARDS[without]}"
 
 
 # --- The board ------------------------------------------------------------------------------------
@@ -252,16 +253,17 @@ def _form():
     form = ElementTree.Element("form", {"onsubmit": "return false", "autocomplete": "off"})
     form.set("data-lm-suppress-shortcuts", "true")
     form.append(choices("leave out", [name for name, *_ in SCENARIOS.values()]))
-    row = ElementTree.SubElement(form, "div", {"class": "row"})
+    row = ElementTree.SubElement(form, "div", {"class": "keys"})
     for words, does in (("◀ back", "-1"), ("next ▶", "1"), ("play", "p"), ("reset", "0")):
         row.append(button(words, does))
     ElementTree.SubElement(row, "output", {"class": "at"})
     return form
 
 
+COLOURED = (*STEP_KINDS, "last wait")
 LABELS = {
     "launch": "launch {}",
-    "read": "read flag {s}",
+    "read": "read {s}",
     "wait": "wait {o}",
     "step": "step {}",
     "clone": "keep",
@@ -273,7 +275,7 @@ LABELS = {
 
 
 def _board():
-    names = {"host": "host", "A": "stream A", "B": "stream B", "caller": "caller's stream"}
+    names = {"host": "host", "A": "stream A", "B": "stream B", "caller": "caller"}
     words = "Four lanes: the host, streams A and B, and the caller's stream, with what is in each."
     board = ElementTree.Element("div", {"class": "board", "role": "img", "aria-label": words})
     for lane, boxes in BOARD.items():
@@ -281,12 +283,13 @@ def _board():
         for _, group in groupby(boxes, key=lambda box: box[1] + (box[0] == "read")):
             part = ElementTree.SubElement(row, "span", {"class": "part"})
             for kind, step in group:
-                attributes = {"class": kind.split()[-1], "data-b": "."}
+                attributes = {"data-b": "."}
+                attributes |= {"class": kind.split()[-1]} if kind in COLOURED else {}
                 label = LABELS[kind].format(step, s="AB"[step % 2], o="BA"[step % 2])
                 ElementTree.SubElement(part, "b", attributes).text = label
     for name, cells in (
-        ("GPU memory", (("output", 1), ("kept", 4))),
-        ("host memory", (("flag A", 1), ("flag B", 1))),
+        ("on the GPU", (("output", 1), ("kept", 4))),
+        ("on the host", (("flag A", 1), ("flag B", 1))),
         ("text", ((PROMPT, 4),)),
     ):
         row = _lane(board, name)
@@ -309,7 +312,7 @@ def _said():
 
 
 def _caption():
-    caption = ElementTree.Element("p", {"class": "caption"})
+    caption = ElementTree.Element("p", {"class": "below"})
     caption.text = CAPTION
     return caption
 
@@ -349,27 +352,28 @@ ON_CLICK = (
 )
 LOOK = """
 .ttb-streams .board{display:grid;gap:.45rem;margin:.8rem 0}
-.ttb-streams .lane{display:grid;grid-template-columns:8rem 1fr;align-items:center;gap:.2rem .5rem}
-.ttb-streams .name{color:var(--ttb-muted,#5a616c)}
+.ttb-streams .lane{display:grid;grid-template-columns:5.6rem 1fr;align-items:center;gap:.2rem .5rem}
+.ttb-streams .name{color:var(--muted)}
 .ttb-streams .queue,.ttb-streams .part{display:flex;flex-wrap:wrap;gap:4px;align-items:center}
 .ttb-streams .queue{gap:4px 14px}
-.ttb-streams :is(b,i){font-size:13px;line-height:1.35;font-weight:500;font-style:normal;border:1px solid var(--k);border-radius:5px;padding:2px 6px;white-space:nowrap;--k:var(--ttb-host,#7d8490)}
-.ttb-streams .step{--k:var(--ttb-work,#33779e)}
-.ttb-streams :is(.clone,.flag){--k:var(--ttb-copy,#117755)}
-.ttb-streams :is(.wait,.done){--k:var(--ttb-accent,#4b32a8)}
-.ttb-streams i{min-width:3.3rem;text-align:center;border-color:var(--ttb-line,#ccc)}
+.ttb-streams :is(b,i){font-size:13px;line-height:1.35;font-weight:500;font-style:normal;border:1px solid var(--k);border-radius:5px;padding:2px 6px;white-space:nowrap;--k:var(--host)}
+.ttb-streams .step{--k:var(--work)}
+.ttb-streams :is(.clone,.flag){--k:var(--copy)}
+.ttb-streams :is(.wait,.done){--k:var(--accent)}
+.ttb-streams i{min-width:3.3rem;text-align:center;border-color:var(--line)}
 .ttb-streams .wait::after{content:" ✕"}
 .ttb-streams .wait:is([data-b=d],[data-b=D])::after{content:" ✓"}
 .ttb-streams .done::after{content:" △"}
 .ttb-streams .done:is([data-b=d],[data-b=D])::after{content:" ▲"}
-.ttb-streams b[data-b="."]{color:transparent;border-style:dotted;border-color:var(--ttb-line,#ccc)}
+.ttb-streams b{background:var(--ground)}
+.ttb-streams b[data-b="."]{color:var(--muted);border-style:dotted;background:none;font-weight:400}
 .ttb-streams b:is([data-b=d],[data-b=D]){background:color-mix(in srgb,var(--k) 24%,transparent)}
 .ttb-streams b:is([data-b=D],[data-b=W]){outline:2px solid var(--k);outline-offset:1px}
-.ttb-streams b[data-b=x]{border:1px dashed var(--ttb-idle,#c31);color:var(--ttb-idle,#c31)}
-.ttb-streams :is([data-b=w],[data-b=W]):is(b),.ttb-streams i:is([data-b="0"],[data-b="1"],[data-b="2"],[data-b="3"],[data-b="!"]){--k:var(--ttb-idle,#c31);background:var(--k);border-color:var(--k);color:var(--ttb-background,#fff)}
-.ttb-streams [data-b="-"]{text-decoration:line-through;border:1px dashed var(--ttb-idle,#c31);color:var(--ttb-muted,#5a616c)}
-.ttb-streams i:is([data-b=T],[data-b=Y]){color:var(--ttb-muted,#5a616c);border-style:dotted}
-.ttb-streams .said{min-height:4.6em;margin:.8rem 0 0;line-height:1.5}
+.ttb-streams b[data-b=x]{border:1px dashed var(--idle);color:var(--idle)}
+.ttb-streams :is([data-b=w],[data-b=W]):is(b),.ttb-streams i:is([data-b="0"],[data-b="1"],[data-b="2"],[data-b="3"],[data-b="!"]){--k:var(--idle);background:var(--k);border-color:var(--k);color:var(--ground)}
+.ttb-streams [data-b="-"]{text-decoration:line-through;border:1px dashed var(--idle);color:var(--muted)}
+.ttb-streams i:is([data-b=T],[data-b=Y]){color:var(--muted);border-style:dotted}
+.ttb-streams .said{min-height:4.6em;margin:.9rem 0 0;padding:0 .8rem;border-left:3px solid var(--accent);line-height:1.5}
 @media(max-width:640px){.ttb-streams .lane{grid-template-columns:1fr}.ttb-streams .queue{gap:3px 10px}.ttb-streams .part{gap:3px}.ttb-streams b{padding:2px 4px}.ttb-streams .said{min-height:9.1em}}
 """
 
