@@ -265,7 +265,7 @@ def _results(found, measured):
 
 
 # The same as token_of, _pattern, _chart and _results; where a preset has no numbers of a loop, those
-# of the loop before stay.
+# of the loop before stay. Halves go to the even number, as in Python: the tables say the same.
 ON_INPUT = (
     "const q=s=>[...this.querySelectorAll(s)],t=event.target,"
     "set=(n,v)=>q(`[data-of=${n}]`).map(e=>e.value=v),V=n=>+q(`[data-of=${n}]`)[1].value;"
@@ -275,14 +275,15 @@ ON_INPUT = (
     "x=p?q('.live')[0].dataset.presets.split(';')[p.value].split('/')[i].split(','):[];"
     "if(x[2]){set('L',x[0]);set('G',x[1])}"
     "const L=V('L'),G=V('G'),B=Math.max(L,G),T=i>0?B:L+G,R=3*(L+G),o=i>0?0:L,"
-    "u=v=>Math.round(v).toLocaleString('en')+' µs';let s='';"
+    "r=v=>v.toLocaleString('en',{maximumFractionDigits:0,roundingMode:'halfEven'}),"
+    "u=v=>r(v)+' µs';let s='';"
     "const bar=(c,y,h,w,a,b)=>{a=Math.max(a,0);b=Math.min(b,R);if(b-a<=R/1e6)return;"
     "const W=100*(b-a)/R;s+=`<rect class='${c}' x='${100*a/R}%' y='${y}' width='${W}%' height='${h}'/>`;"
     "if(w&&W>5)s+=`<text x='${50*(a+b)/R}%' y='${y>40?90:y+18}'>${w}</text>`};"
     "for(let n=-1;n*T<R;n++){const a=n*T,g=a+o;bar('host',2,26,'L',a,a+L);"
     "bar('work',34,26,'G',g,g+G);bar('idle',34,26,'',g+G,g+T)}"
     "bar('bound',70,6,'',0,B);bar('idle',70,6,'cost',B,T);q('.chart')[0].innerHTML=s;"
-    "[u(T),u(T-G),Math.round(100-100*G/T)+' %',u(T-B),Math.round(1e6/T).toLocaleString('en'),"
+    "[u(T),u(T-G),r(100-100*G/T)+' %',u(T-B),r(1e6/T),"
     "x[2]?u(x[2]):'–'].map((w,k)=>q('dd')[k].textContent=w)"
 )
 LOOK = """
