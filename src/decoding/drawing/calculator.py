@@ -284,7 +284,7 @@ ON_INPUT = (
     "bar('work',34,26,'G',g,g+G);bar('idle',34,26,'',g+G,g+T)}"
     "bar('bound',70,6,'',0,B);bar('idle',70,6,'cost',B,T);q('.chart')[0].innerHTML=s;"
     "[u(T),u(T-G),r(100-100*G/T)+' %',u(T-B),r(1e6/T),"
-    "x[2]?u(x[2]):'–'].map((w,k)=>q('dd')[k].textContent=w)"
+    "x[2]?u(+x[2]):'–'].map((w,k)=>q('dd')[k].textContent=w)"
 )
 LOOK = """
 .ttb-calculator .of{min-width:7.2rem;font-weight:600}
