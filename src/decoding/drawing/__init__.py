@@ -2,6 +2,7 @@
 
 from .attention import attention
 from .board import board
+from .calculator import calculator, launch_and_work
 from .cards import headline, ladder, rungs_as_bars, step_card
 from .code import diff, listing, source
 from .curves import curves, running_median, sweep
@@ -9,6 +10,7 @@ from .dots import Case, cases, dots
 from .excerpts import excerpt
 from .explorers import Explorer, explorer, explorer2
 from .folded import HtmlPicture, with_numbers
+from .gap_parts import gap_parts
 from .ladders import ladders_explorer
 from .logged import Way
 from .loop_timelines import loop_timeline, loops_explorer
@@ -32,6 +34,7 @@ from .steps import (
     three_ways_to_launch,
     two_bars,
 )
+from .streams_toy import streams_toy
 from .svg import Panel, Picture, for_page
 from .tables import Table, records_table, table
 from .theme import COLOURS, LABELS, colour_of
@@ -52,6 +55,7 @@ __all__ = [
     "Way",
     "attention",
     "batch_explorer",
+    "calculator",
     "cache_length_explorer",
     "board",
     "cases",
@@ -70,10 +74,12 @@ __all__ = [
     "explorer2",
     "finished_board",
     "for_page",
+    "gap_parts",
     "growing_tensor",
     "headline",
     "ladder",
     "ladders_explorer",
+    "launch_and_work",
     "listing",
     "loop_timeline",
     "loops_explorer",
@@ -86,6 +92,7 @@ __all__ = [
     "scrubber",
     "source",
     "step_card",
+    "streams_toy",
     "sweep",
     "table",
     "three_ways_to_launch",

@@ -241,6 +241,36 @@ def races(chapter, sizes=(1, 8, 32, 128)):
     }
 
 
+def card(machine):
+    """Return on which card and which day a record was made, in words, from its ``machine``."""
+    return Words(f"card {machine.get('gpu_id') or 'unknown'}, {machine['date'][:10]}")
+
+
+def launch_and_work(raced):
+    """Return L, G and the token of every loop of the races, in µs, as ``drawing.calculator`` takes them.
+
+    Args:
+        raced: what ``races`` returns.
+
+    Returns:
+        A dict: with guards or without -> batch size -> loop -> (L, G, time per token); None or nan is
+        what was not measured.
+    """
+    loops = {"check": "check at once", "two streams": "one step late", "no check": "never"}
+    return {
+        group: {
+            str(size): {
+                words: tuple(
+                    race[loop + suffix].get(key) for key in ("L_us", "G_us", "measured_us")
+                )
+                for loop, words in loops.items()
+            }
+            for size, race in raced.items()
+        }
+        for group, suffix in (("measured, batch", ""), ("without guards, batch", ", no guards"))
+    }
+
+
 def cost_of_check(race):
     """Return what the check costs in a token, in µs: ``check`` beside ``no check``.
 
