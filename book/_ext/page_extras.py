@@ -75,7 +75,8 @@ def thin_out(app, pagename, templatename, context, doctree):
         if any(name in text.lower() for name in unused):
             continue
         if pagename != "search" and getattr(script, "filename", None) and EARLY not in text:
-            attributes.setdefault("defer", "defer")
+            attributes = attributes | {"defer": "defer"}
+            script = type(script)(script.filename, priority=script.priority, **attributes)
         kept.setdefault(text, script)
     context["script_files"] = list(kept.values())
     context["css_files"] = [

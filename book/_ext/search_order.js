@@ -14,10 +14,10 @@ var Scorer = {
     if (anchor && !title.includes(" > ")) {
       const { alltitles, docnames } = Search._index;
       for (const [section, places] of Object.entries(alltitles))
-        if (places.some(([at, id]) => docnames[at] === page && `#${id}` === anchor) && section !== title)
+        if (places.some(([at, id]) => docnames[at] === page && `#${id}` === anchor) && !title.endsWith(section))
           result[1] = `${title} > ${section}`;
     }
-    if (page === "book/glossary") return score - 1000;
+    if (page === "book/glossary") return score / 2;
     if (page === "book/teaching" && anchor === "") return score - 3;
     return score;
   },

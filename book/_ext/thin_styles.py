@@ -9,7 +9,8 @@ from pathlib import Path
 
 import tinycss2
 
-THEMES = ("styles/*.css", "mystnb.*.css", "sphinx-design.min.css", "basic.css", "togglebutton.css")
+THEMES = ("styles/*.css", "mystnb.*.css", "sphinx-design.min.css")
+THEMES += ("basic.css", "togglebutton.css", "pygments.css")
 CLASS = re.compile(r"\.(-?[A-Za-z_][\w-]*)")
 WORD = re.compile(r"-?[A-Za-z_][\w-]*")
 CONDITIONS = re.compile(r":(?:not|is|where|has)\((?:[^()]|\([^()]*\))*\)")  # may name any class
