@@ -109,13 +109,19 @@ def test_paper_is_white_and_its_text_dark(measured, name):
 def test_a_printed_chapter_has_no_buttons_and_keeps_figures_whole(visit):
     page = visit(f"{CHAPTERS[-1]}.html")
     page.emulate_media(media="print")
-    for gone in (".bd-sidebar-primary", ".bd-header-article", ".prev-next-area", ".ttb-explorer form"):
+    for gone in (
+        ".bd-sidebar-primary",
+        ".bd-header-article",
+        ".prev-next-area",
+        ".ttb-explorer form",
+    ):
         assert not page.locator(gone).first.is_visible(), gone
     kept = page.locator("figure.ttb-figure").first
     assert kept.evaluate("one => getComputedStyle(one).breakInside") == "avoid"
-    assert page.locator("div.highlight pre").first.evaluate(
-        "one => getComputedStyle(one).whiteSpace"
-    ) == "pre-wrap"
+    assert (
+        page.locator("div.highlight pre").first.evaluate("one => getComputedStyle(one).whiteSpace")
+        == "pre-wrap"
+    )
     assert len(page.pdf(format="A4")) > 50_000
 
 

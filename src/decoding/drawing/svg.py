@@ -245,9 +245,7 @@ def _page_drawing(drawing, alt):
             element.set(key, _themed(element.get(key)))
     size = f"display:block;width:100%;max-width:{LARGEST * width:.0f}px;height:auto"
     wide = width > LARGEST * WIDTH
-    drawing.set(
-        "style", f"{size};overflow:visible" + (f";min-width:{width:.0f}px" if wide else "")
-    )
+    drawing.set("style", f"{size};overflow:visible" + (f";min-width:{width:.0f}px" if wide else ""))
     drawing.attrib |= {"role": "img", "aria-label": alt} if alt else {"aria-hidden": "true"}
     if not wide:
         return drawing
