@@ -7,7 +7,7 @@ from pages import CHAPTERS, PAGES
 
 from decoding.drawing import theme
 
-HEAVIEST, UNPACKED = 350e3, 760e3  # bytes of a page with all it loads: as sent, and once unpacked
+UNPACKED = 760e3  # bytes of a page with all it loads, before a web server packs them
 FIRST_PAINT = 1000  # ms, on a processor slowed down four times
 SLOWER = 4
 UNFOLD = """() => {
