@@ -17,7 +17,7 @@ var Scorer = {
         if (places.some(([at, id]) => docnames[at] === page && `#${id}` === anchor) && !title.endsWith(section))
           result[1] = `${title} > ${section}`;
     }
-    if (page === "book/glossary") return score / 2;
+    if (page === "book/glossary") return anchor ? score / 2 : score + 1; // where no chapter explains it, its entry does
     if (page === "book/teaching" && anchor === "") return score - 3;
     return score;
   },
