@@ -4,7 +4,7 @@ var Scorer = {
   objPartialMatch: 6,
   objPrio: { 0: 15, 1: 5, 2: -5 },
   objPrioDefault: 0,
-  title: 60,
+  title: 30,
   partialTitle: 7,
   term: 5,
   partialTerm: 2,
@@ -17,7 +17,7 @@ var Scorer = {
         if (places.some(([at, id]) => docnames[at] === page && `#${id}` === anchor) && !title.endsWith(section))
           result[1] = `${title} > ${section}`;
     }
-    if (page === "book/glossary") return anchor ? score / 2 : score + 1; // where no chapter explains it, its entry does
+    if (page === "book/glossary") return score / 2;
     if (page === "book/teaching" && anchor === "") return score - 3;
     return score;
   },
