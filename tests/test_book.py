@@ -221,7 +221,7 @@ Not there.
 def small_book(tmp_path_factory):
     """A book of a few small pages under this book's settings, its repository's address set."""
     source = tmp_path_factory.mktemp("small")
-    for name in ("_ext", "_static", "_vendor", "references.bib"):
+    for name in ("_ext", "_static", "_templates", "_vendor", "references.bib"):
         copy = shutil.copytree if (ROOT / "book" / name).is_dir() else shutil.copy
         (source / "book").mkdir(exist_ok=True)
         copy(ROOT / "book" / name, source / "book" / name)

@@ -458,8 +458,18 @@ def test_a_timeline_stands_out_from_the_page(mode):
     block = re.search(rf'data-theme="{mode}"\] {{(.*?)}}', CSS.read_text("utf-8"), re.DOTALL)[1]
     page = dict(re.findall(r"--ttb-(\w+): (#\w{6})", block))
     for name, fallback in (("idle", theme.IDLE), ("work", theme.WORK), ("host", theme.HOST)):
-        assert contrast(page.get(name, fallback), page["background"]) >= 3, name
+        for ground in ("background", "surface"):  # a page's and a card's
+            assert contrast(page.get(name, fallback), page[ground]) >= 3, (name, ground)
         assert contrast(fallback, theme.BACKGROUND) >= 3, name
+
+
+@pytest.mark.parametrize(("first", "last"), [(128, 640), (129, 383), (1, 700), (0, 31)])
+def test_ticks_are_steps_of_one_two_or_five(first, last):
+    figure = axes.lines_over("x", [axes.Line([first, last], [1, 2], "#0072B2")], 400, 270, top=2)
+    for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis):
+        ticks = axis.get_majorticklocs()
+        step = f"{ticks[1] - ticks[0]:e}"[0]
+        assert step in "125", ticks
 
 
 def cells(table):

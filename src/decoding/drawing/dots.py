@@ -9,7 +9,7 @@ from decoding.measuring.records import Record
 
 from .shapes import bars, canvas, disc, legend, lines, text_width, write
 from .svg import Panel, Picture
-from .theme import FONT, FOREGROUND, GRID, HOST, PAIR, STYLE, WIDTH
+from .theme import FONT, FOREGROUND, GRID, HOST, PANEL, STYLE, WIDTH
 from .words import as_fast, known, number, spread_words
 
 ROW, AXIS = 38, 30  # pixels
@@ -68,7 +68,7 @@ def dots(groups, title, *, unit="ms per token", caption=None):
     every = [case for found in groups.values() for case in found]
     values = [value for case in every for value in case[1:6] if known(value)]
     ticks = _ticks(max(values, default=1))
-    width = PAIR if len(groups) > 1 else WIDTH
+    width = PANEL if len(groups) > 1 else WIDTH
     panels, said = [], []
     for heading, found in groups.items():
         words = [*([f"{heading}:"] if heading else []), *map(_say, found)]

@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 
 from .drawn import drawn
 from .shapes import wrapped
-from .theme import BACKGROUND, FOREGROUND, MUTED, THEME, WIDTH
+from .theme import BACKGROUND, FONT, FOREGROUND, LARGEST, MUTED, THEME, WIDTH
 
 NAMESPACE = "http://www.w3.org/2000/svg"
 FAMILY = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
-MARGIN, GAP, LARGEST = 16, 16, 1.25  # pixels, pixels, times its natural size
-SMALL, QUIET = 12.5, "font-size:0.86em;line-height:1.45"
+MARGIN, GAP = 16, 16  # pixels
+SMALL, QUIET = FONT, "font-size:0.86em;line-height:1.45"
 
 
 class Look(NamedTuple):
@@ -268,9 +268,7 @@ def _page_drawing(drawing, alt):
             element.set(key, _themed(element.get(key)))
     size = f"display:block;width:100%;max-width:{LARGEST * width:.0f}px;height:auto"
     wide = width > LARGEST * WIDTH
-    drawing.set(
-        "style", f"{size};overflow:visible" + (f";min-width:{0.93 * width:.0f}px" if wide else "")
-    )
+    drawing.set("style", f"{size};overflow:visible" + (f";min-width:{width:.0f}px" if wide else ""))
     drawing.attrib |= {"role": "img", "aria-label": alt} if alt else {"aria-hidden": "true"}
     if not wide:
         return drawing

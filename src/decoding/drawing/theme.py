@@ -45,11 +45,12 @@ THEME = MappingProxyType(
     | {colour: f"var(--ttb-{name}, {colour})" for name, colour in COLOURS.items()}
 )
 
-# One unit of a drawing is one CSS pixel at its natural size; a page may show it 1.25 times as large.
-WIDTH, PANEL, WIDE = 400, 336, 688  # one panel, one of two beside each other, a timeline
+# The grid of all figures. One unit of a drawing is one CSS pixel, and a page shows it at most LARGEST
+# times as large, so that its one size of text is 13 to 14 pixels wherever it stands.
+WIDTH, WIDE = 400, 688  # the narrow width, and that of the text
+PANEL = 300  # half the text's width, in a card with its margins
 NARROW = 326  # a timeline on a phone
-PAIR = 304  # one of two beside each other in a frame: their text is no smaller than in the page
-FONT = 13
+FONT, LARGEST = 13, 14 / 13
 STYLE = MappingProxyType(
     {
         "figure.dpi": 72,
@@ -70,8 +71,8 @@ STYLE = MappingProxyType(
         "axes.axisbelow": True,
         "grid.color": GRID,
         "grid.linewidth": 1,
-        "xtick.labelsize": FONT - 1,
-        "ytick.labelsize": FONT - 1,
+        "xtick.labelsize": FONT,
+        "ytick.labelsize": FONT,
         "xtick.color": MUTED,
         "ytick.color": MUTED,
         "xtick.labelcolor": FOREGROUND,

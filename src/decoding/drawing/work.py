@@ -6,7 +6,7 @@ from matplotlib import rc_context
 
 from .shapes import bars, canvas, legend, text_width, write
 from .svg import Panel, Picture
-from .theme import IDLE, PAIR, STYLE, WIDTH, WORK
+from .theme import IDLE, PANEL, STYLE, WIDTH, WORK
 from .words import known, ms, percent
 
 ROW, BAR = 40, 15  # pixels
@@ -54,7 +54,7 @@ def work_and_idle(panels, title, *, caption=None, one_scale=True):
         A ``Picture``.
     """
     every = [bar for found in panels.values() for bar in found]
-    width = PAIR if len(panels) > 1 else WIDTH
+    width = PANEL if len(panels) > 1 else WIDTH
     made = []
     for heading, found in panels.items():
         longest = max(
@@ -78,8 +78,8 @@ def _key():
 
     with rc_context(STYLE):
         entries = [("the GPU works", swatch(WORK)), ("the GPU is idle", swatch(IDLE))]
-        height, draw = legend(entries, PAIR)
-        fig, ax = canvas(PAIR, height + 18)
+        height, draw = legend(entries, PANEL)
+        fig, ax = canvas(PANEL, height + 18)
         draw(ax, 14)
     return fig
 
