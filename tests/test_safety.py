@@ -488,7 +488,7 @@ class TestWaits:
                 assert self.waits(lambda: loop(model, input_ids, NEW, None)) == 0
                 checks = self.waits(lambda: loop(model, input_ids, NEW, min(unused)))
             # A pipeline asks about the step before; nobody asks about the last.
-            assert checks == (NEW - 1 if rung == "two_streams" else NEW)
+            assert checks == (NEW - 1 if rung in LATE else NEW)
 
     def test_a_gpt2_with_a_padding_id_waits_in_every_eager_step(self, model):
         """transformers looks for that id; ``decode_step`` says so."""

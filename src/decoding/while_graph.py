@@ -126,6 +126,15 @@ class WhileGraph:
                 return self.made.item() >= wanted
         return True
 
+    def wait(self):
+        """Wait until the loop is over; for one that tells nothing."""
+        if self.step_by_step:
+            made = 1
+            while self.goes_on(made):
+                made += 1
+        else:
+            self.over.synchronize()
+
     def _build(self):
         """Return the graph, ready to be launched."""
         cuda, step = _cuda(), self.captured

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from decoding import RUNGS
 from decoding.drawing import ladder
 from decoding.drawing.words import ms
 from decoding.measuring.records import load
 
-from .machines import BOOK_RECORDS, PROMPT_TOKENS, book_folder
+from .machines import BOOK_RECORDS, PART_ONE, PROMPT_TOKENS, book_folder
 
 LADDER = BOOK_RECORDS.parent / "_static" / "ladder.svg"  # for the README
 
@@ -19,7 +18,7 @@ def ladder_figure(folder):
         FileNotFoundError: a rung has no record.
     """
     loaded = []
-    for name in RUNGS:
+    for name in PART_ONE:
         paths = sorted(Path(folder).glob(f"{name}_gpt2_b32_p{PROMPT_TOKENS}_*.json"))
         if not paths:
             raise FileNotFoundError(
