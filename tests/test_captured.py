@@ -46,7 +46,13 @@ class TestCapturedStep:
     def test_a_mode_that_captures_graphs_itself_is_refused(self, rung, monkeypatch):
         monkeypatch.setattr("decoding.captured.makes_graphs", lambda device, mode: mode is not None)
         with pytest.raises(ValueError, match="captures CUDA graphs itself.*use 'default'"):
-            generate(tiny("gpt2"), prompt(1, 3), rung=rung, compile_mode="reduce-overhead")
+            generate(
+                tiny("gpt2"),
+                prompt(1, 3),
+                rung=rung,
+                max_new_tokens=4,
+                compile_mode="reduce-overhead",
+            )
         assert makes_graphs(torch.device("cuda"), "reduce-overhead")
 
     def test_the_shortest_cache_will_do(self, rung):

@@ -18,7 +18,6 @@ from decoding import RUNGS, generate, prepared, ranges, release
 from decoding.prepared import BUCKET, MOST_KEPT, bucket
 
 STATIC = [name for name, rung in RUNGS.items() if rung.needs_static_cache]
-CAPTURED = ["captured_graph", "device_loop"]
 #: Those that ask about a step while the next one runs.
 LATE = ["two_streams", "deferred_check", "captured_graph"]
 CPU = torch.device("cpu")
