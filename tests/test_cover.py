@@ -10,11 +10,10 @@ from decoding.drawing import Bar, headline
 from decoding.drawing.social import SIZE, social_card
 from decoding.measuring.records import file_name, load, save
 from decoding.pages import cover
-from decoding.pages.machines import book_folder
-from decoding.rungs import RUNGS
+from decoding.pages.machines import LADDER, book_folder
 
-TIMES = dict(zip(RUNGS, (24.0, 8.0, 7.0, 7.5, 2.0, 1.0)))
-IDLE = dict(zip(RUNGS, (0.88, 0.9, 0.8, 0.7, 0.4, 0.2)))
+TIMES = dict(zip(LADDER, (24.0, 8.0, 7.0, 7.5, 2.0, 1.0)))
+IDLE = dict(zip(LADDER, (0.88, 0.9, 0.8, 0.7, 0.4, 0.2)))
 LONGEST = 90  # characters of a chapter's sentence
 
 

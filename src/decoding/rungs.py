@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from types import MappingProxyType
 
-from .loops import compiled, kv_cache, naive, static_cache, two_streams
+from .loops import (
+    captured_graph,
+    compiled,
+    deferred_check,
+    device_loop,
+    kv_cache,
+    naive,
+    static_cache,
+    two_streams,
+)
 
 EVERY_LOOP_TAKES = frozenset({"model", "input_ids", "max_new_tokens", "eos_token_id"})
 
@@ -55,6 +64,13 @@ RUNGS = MappingProxyType(
             Rung("static_cache", "static cache", static_cache.decode, needs_static_cache=True),
             Rung("compiled", "compiled", compiled.decode, needs_static_cache=True),
             Rung("two_streams", "two streams", two_streams.decode, needs_static_cache=True),
+            Rung(
+                "deferred_check", "deferred check", deferred_check.decode, needs_static_cache=True
+            ),
+            Rung(
+                "captured_graph", "captured graph", captured_graph.decode, needs_static_cache=True
+            ),
+            Rung("device_loop", "device loop", device_loop.decode, needs_static_cache=True),
         )
     }
 )

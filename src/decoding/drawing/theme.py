@@ -2,7 +2,8 @@
 
 from types import MappingProxyType
 
-# Okabe and Ito's palette for all forms of colour blindness (jfly.uni-koeln.de/color), and a violet.
+# Okabe and Ito's palette for all forms of colour blindness (jfly.uni-koeln.de/color), and a violet; then three
+# of Tol's muted scheme (personal.sron.nl/~pault), darkened to stand out from white.
 COLOURS = MappingProxyType(
     {
         "naive": "#D55E00",
@@ -11,6 +12,9 @@ COLOURS = MappingProxyType(
         "static_cache": "#E69F00",
         "compiled": "#009E73",
         "two_streams": "#7B4FD6",
+        "deferred_check": "#882255",
+        "captured_graph": "#77771E",
+        "device_loop": "#1A869E",
     }
 )
 LABELS = MappingProxyType(
@@ -21,6 +25,9 @@ LABELS = MappingProxyType(
         "static_cache": "static cache",
         "compiled": "compiled",
         "two_streams": "two streams",
+        "deferred_check": "deferred check",
+        "captured_graph": "captured graph",
+        "device_loop": "device loop",
     }
 )
 

@@ -24,7 +24,7 @@ from decoding.measuring.timeline import Timeline
 from decoding.measuring.watching import LOOPS, WITHOUT_GUARDS
 from decoding.rungs import EXPANDABLE
 
-from .machines import BOOK_DTYPE, book_folder, workload
+from .machines import BOOK_DTYPE, LADDER, book_folder, workload
 from .shelf import Shelf
 
 
@@ -124,7 +124,7 @@ class Chapter:
             self.batched: {"rung": "naive", "environment": EXPANDABLE, "once": True},
             self.single: {"rung": "compiled", "compile_mode": "default"},
         }
-        return [*RUNGS, more[workload]] if workload in more else []
+        return [*LADDER, more[workload]] if workload in more else []
 
     def race(self, name, entrants, workload=None, **arguments):
         """Return the result of ``measuring.race``, kept under ``name`` and read while recent.

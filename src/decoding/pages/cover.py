@@ -6,7 +6,6 @@ from typing import NamedTuple
 import nbformat
 import yaml
 
-from decoding import RUNGS
 from decoding.drawing import headline, rungs_as_bars, work_and_idle
 from decoding.drawing.words import UNKNOWN, Words, as_fast, ms, percent, reserved, us
 from decoding.measuring import NotComparable
@@ -14,6 +13,7 @@ from decoding.measuring.records import load
 
 from . import results
 from .machines import BOOK_RECORDS, PROMPT_TOKENS, book_folder
+from .machines import LADDER as THE_LADDER
 
 ROOT = BOOK_RECORDS.parent.parent
 LADDER = BOOK_RECORDS.parent / "_static" / "ladder.svg"  # for the README
@@ -45,7 +45,7 @@ def panels(folder):
     Raises:
         FileNotFoundError: a rung has no record.
     """
-    return {size: [_record(folder, name, size) for name in RUNGS] for size in REGIMES}
+    return {size: [_record(folder, name, size) for name in THE_LADDER] for size in REGIMES}
 
 
 def sentences(found):

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import nbformat
 
-from decoding import RUNGS
 from decoding.measuring.fingerprint import canonical, fingerprint, rungs_named_in, tree_of_cell
 
 from .inline import KEY, asked_in, stored_in
+from .machines import LADDER
 from .names import cells_behind, names_in
 
 STAMPED = ("gpu", "driver", "cuda", "torch", "transformers", "python")
@@ -81,9 +81,12 @@ def stamps(notebook):
 
 
 def _rungs_in(sources):
-    """The rungs that sources name: each by its name, or all by the ladder's."""
+    """The rungs that sources name: each by its name, or those of Part I by the ladder's."""
     words = {name for source in sources for name in names_in(source).reads}
-    return tuple(RUNGS) if "RUNGS" in words else tuple(rungs_named_in(sources))
+    named = rungs_named_in(sources)
+    if "RUNGS" in words:
+        named = [*LADDER, *(name for name in named if name not in LADDER)]
+    return tuple(named)
 
 
 def _conclusions_in(sources):
