@@ -3,6 +3,9 @@ VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 NB ?=
+LAB ?=
+# In containers and on rented GPUs one is often root.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 PIP_TORCH ?=  # for example an index with CPU builds of PyTorch
 
 .PHONY: help book lab test record redraw run student address serve clean
@@ -14,9 +17,10 @@ book: $(VENV)/.book  ## Install what is needed, build the book, say where it is
 	$(BIN)/jupyter-book build . -W -n --keep-going --quiet
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 
-lab: $(VENV)/.book  ## Open the notebooks in JupyterLab
-	$(BIN)/jupyter trust notebooks/*.ipynb  # else JupyterLab would not show their figures
-	$(BIN)/jupyter lab notebooks
+lab: $(VENV)/.book  ## Open copies of the notebooks in JupyterLab (options: LAB="--no-browser --port 9000")
+	$(BIN)/python -c "from decoding.pages.lab import lab_notebooks; lab_notebooks()"
+	$(BIN)/jupyter trust _build/lab/notebooks/*.ipynb  # else JupyterLab would not show their figures
+	$(BIN)/jupyter lab $(AS_ROOT) $(LAB) _build/lab
 
 test: $(VENV)/.test  ## Check the style and run all tests
 	$(BIN)/ruff check .

@@ -9,10 +9,12 @@ from families import VOCABULARY, build
 from models import reference
 from transformers import GenerationConfig
 
+from decoding import RUNGS as LADDER
 from decoding import generate, ranges
 
 TABLE = Path(__file__).parent.parent / "book" / "architectures.md"
-RUNGS = ("naive", "kv_cache", "static_cache", "compiled", "two_streams")
+STATIC = tuple(name for name, rung in LADDER.items() if rung.needs_static_cache)
+RUNGS = ("naive", "kv_cache", *STATIC)
 PROMPT, NEW = 9, 12
 # At least one of each kind: absolute, rotary and ALiBi positions, grouped and multi-query attention,
 # sliding windows, experts, a state instead of a cache, no cache at all.
@@ -54,7 +56,7 @@ ALWAYS = [
 def promised():
     """The rows of the page's table, family -> the rungs on which it is right."""
     rows = re.findall(r"^\| `([\w-]+)` \| (.+?) \| (.+?) \| (.+?) \|$", TABLE.read_text(), re.M)
-    meaning = ("naive",), ("kv_cache",), ("static_cache", "compiled", "two_streams")
+    meaning = ("naive",), ("kv_cache",), STATIC
     return {
         family: {rung for cell, rungs in zip(cells, meaning) if cell == "right" for rung in rungs}
         for family, *cells in rows

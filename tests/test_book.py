@@ -96,8 +96,34 @@ def test_pages_load_nothing_from_elsewhere(soups):
 @pytest.mark.parametrize("page", NOTEBOOKS)
 def test_the_line_under_the_title_says_where_the_numbers_come_from(soups, page):
     (line,) = soups[page].select(".ttb-recorded")
-    assert line.find_previous_sibling().name == "h1"
-    assert f"ttb-{freshness(ROOT / f'{page}.ipynb')}" in line["class"]
+    under_the_title = line.find_parent(class_="ttb-masthead") or line
+    assert under_the_title.find_previous_sibling().name == "h1"
+    state = freshness(ROOT / f"{page}.ipynb")
+    assert f"ttb-{state}" in line["class"]
+    # What is fresh needs no more than to be found; what is not says so openly.
+    assert line.name == ("details" if state == "fresh" else "p")
+    assert "torch" in line.get_text() or state == "unrecorded"
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_a_chapter_begins_with_its_masthead_and_no_code_before_the_prediction(soups, page):
+    main = soups[page].find("article")
+    (head,) = main.select(".ttb-masthead")
+    for link in head.select("nav a"):
+        assert f"notebooks/{link['href'].removesuffix('.html')}" in PAGES
+    if head.select("form"):
+        assert head.select(".ttb-secret")
+    prediction = main.select_one("div.admonition.predict")
+    for part in prediction.find_all_previous(class_=["ttb-setup", "cell_output"]):
+        assert "ttb-setup" not in part["class"]
+    assert not prediction.find_all_previous("div", class_="tag_hide-input")
+    (setup,) = main.select("details.ttb-setup")
+    assert "import" in setup.get_text() and prediction.find_next("details") is not None
+
+
+def test_the_search_does_not_read_the_ladder_on_every_page(book):
+    index = (book / "searchindex.js").read_text(encoding="utf-8")
+    assert '"pale"' not in index  # a word of every masthead
 
 
 @pytest.mark.parametrize("page", CHAPTERS)
@@ -195,7 +221,7 @@ Not there.
 def small_book(tmp_path_factory):
     """A book of a few small pages under this book's settings, its repository's address set."""
     source = tmp_path_factory.mktemp("small")
-    for name in ("_ext", "_static", "_vendor", "references.bib"):
+    for name in ("_ext", "_static", "_templates", "_vendor", "references.bib"):
         copy = shutil.copytree if (ROOT / "book" / name).is_dir() else shutil.copy
         (source / "book").mkdir(exist_ok=True)
         copy(ROOT / "book" / name, source / "book" / name)

@@ -1,31 +1,109 @@
-"""The cover's ladder: drawn from the records, in order, and never with a rung left out."""
+"""The cover: its figure, drawn from the records and never with a rung left out; the chapters as cards."""
 
 import re
 
 import pytest
-from factories import record
+from chapter_cards import html_of
+from factories import entrant, record
 
-from decoding.measuring.records import file_name, save
-from decoding.pages.cover import ladder_figure
-from decoding.rungs import RUNGS
+from decoding.drawing import Bar, headline
+from decoding.drawing.social import SIZE, social_card
+from decoding.measuring.records import file_name, load, save
+from decoding.pages import cover
+from decoding.pages.machines import LADDER, book_folder
 
-TIMES = dict(zip(RUNGS, (24.0, 8.0, 7.0, 7.5, 2.0, 1.0)))
+TIMES = dict(zip(LADDER, (24.0, 8.0, 7.0, 7.5, 2.0, 1.0)))
+IDLE = dict(zip(LADDER, (0.88, 0.9, 0.8, 0.7, 0.4, 0.2)))
+LONGEST = 90  # characters of a chapter's sentence
 
 
 def write(folder, leave_out=()):
-    for rung, per_token in TIMES.items():
-        if rung not in leave_out:
-            made = record(rung, per_token=per_token)
-            save(made, folder / file_name(made))
+    for batch in cover.REGIMES:
+        for rung, per_token in TIMES.items():
+            if rung not in leave_out:
+                made = record(rung, per_token=per_token * batch, idle=IDLE[rung], batch=batch)
+                made["machine"]["gpu"] = "NVIDIA H100 80GB HBM3"
+                save(made, folder / file_name(made))
     return folder
 
 
-def test_it_shows_every_rung_in_order_with_alternative_text(tmp_path):
-    drawn = ladder_figure(write(tmp_path))
-    found = re.findall(r"(\S+) ms per token", drawn.alt)
-    assert [float(time) for time in found] == list(TIMES.values())
+def test_it_shows_every_rung_in_order_for_one_user_and_for_many(tmp_path):
+    drawn = cover.ladder_figure(write(tmp_path))
+    found = [float(time.replace(",", "")) for time in re.findall(r"(\S+) ms per token", drawn.alt)]
+    assert found == [time * batch for batch in (1, 32) for time in TIMES.values()]
+    assert [f"GPU idle {100 * share:.0f} %" in drawn.alt for share in IDLE.values()] == [True] * 6
+
+
+def test_its_title_answers_the_question_from_the_records(tmp_path):
+    title = cover.ladder_figure(write(tmp_path)).title
+    assert title == "For one user, an H100 waits 88 % of the time. Seven chapters later: 20 %."
+
+
+def test_a_rung_that_was_timed_apart_is_named(tmp_path):
+    apart = record("expandable_segments", batch=1, together="another ladder")
+    save(apart, write(tmp_path) / file_name(apart))
+    assert "Expandable segments were timed apart" in cover.ladder_figure(tmp_path).caption
 
 
 def test_a_ladder_with_a_missing_rung_fails_and_names_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="compiled"):
-        ladder_figure(write(tmp_path, leave_out=("compiled",)))
+        cover.ladder_figure(write(tmp_path, leave_out=("compiled",)))
+
+
+def test_the_readme_shows_the_figure_of_the_cover():
+    drawn = cover.ladder_figure(book_folder()).svg
+    assert cover.LADDER.read_text("utf-8").strip() == drawn.strip()
+
+
+class TestCards:
+    def test_a_gain_is_in_the_words_of_the_step_card(self, tmp_path):
+        folder = write(tmp_path)
+        before, after = (
+            load(next(folder.glob(f"{name}_gpt2_b1_*"))) for name in ("static_cache", "compiled")
+        )
+        found = cover.gains_of("05_torch_compile", folder)
+        assert list(found) == ["one user", "32 at once"]
+        assert found["one user"] == headline(before, after)
+
+    def test_chapter_3_tells_memory_and_chapter_6_what_the_check_costs(self, tmp_path):
+        folder = write(tmp_path)
+        assert cover.gains_of("03_expandable_segments", folder)["one user"].endswith("reserved")
+        for batch in cover.REGIMES:
+            loops = {"check": entrant(1.0), "no check": entrant(0.6), "two streams": entrant(0.7)}
+            found = {"schema": 2, "machine": {"gpu_id": "a-card"}, "workload": {}}
+            save(found | {"results": loops, "together": "x"}, folder / f"watch_b{batch}.json")
+        said = cover.gains_of("06_stop_check", folder)["32 at once"]
+        assert said == "the check costs 400 µs, 40 %"
+
+    def test_a_chapter_without_a_record_or_a_step_has_no_gain(self, tmp_path):
+        assert cover.gains_of("05_torch_compile", tmp_path) == {}
+        assert cover.gains_of("99_of_tomorrow", write(tmp_path)) == {}
+
+    def test_every_chapter_has_one_sentence_without_a_measured_number(self):
+        cards = [card for cards in cover.parts().values() for card in cards]
+        assert [card.number for card in cards if card.number] == list("1234567")
+        for card in cards:
+            assert 0 < len(card.sentence) <= LONGEST and card.sentence.endswith(".")
+            assert card.sentence.count(".") == 1 and not re.search(r"\d", card.sentence)
+
+    def test_pages_without_a_sentence_are_left_out(self):
+        toc = {"parts": [{"caption": "More", "chapters": [{"file": "book/method"}]}]}
+        assert cover.parts(toc) == {}
+
+    def test_a_card_is_one_link(self):
+        card = cover.Card("a", "1", "<One>", "It & it.", {"one user": "×2.0 faster"})
+        html = html_of({"Part": [card]}, lambda page: f"../{page}.html")
+        assert html.count("<a ") == 1 and 'href="../a.html"' in html
+        for words in ("&lt;One&gt;", "It &amp; it.", "one user", "×2.0 faster", "Part"):
+            assert words in html
+
+
+def test_the_social_card_has_its_size_and_always_the_same_bytes():
+    panels = {"One": [Bar("naive", 8.0, 0.9)], "Many": [Bar("naive", 20.0)]}
+    made = [
+        social_card(panels, name="A name", subtitle="A subtitle", message=["A message."])
+        for _ in range(2)
+    ]
+    assert made[0] == made[1] and made[0].startswith(b"\x89PNG")
+    size = tuple(int.from_bytes(made[0][at : at + 4], "big") for at in (16, 20))
+    assert size == SIZE == (1200, 630)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from decoding import drawing
 from decoding.drawing import axes, theme, words
+from decoding.drawing.board import MET, MORE, NOT_MET, NOT_SHOWN, Row, Tested
 from decoding.drawing.svg import Panel, Picture, for_page
 from decoding.measuring import NotComparable
 
@@ -18,6 +19,10 @@ SLOW = record("naive", per_token=12.0, reserved=2000.0, allocated=900.0, growth=
 FAST = record("kv_cache", per_token=6.0, reserved=1390.0, allocated=700.0, idle=0.5)
 FAILED = record("naive", error="CUDA ran out of memory at batch 32.")
 ON_CPU = record("naive", gpu=False), record("kv_cache", per_token=5.0, gpu=False)
+CLAIMS = [
+    Row("It is <fast>", "holds", [Tested("at batch 1", "1", MET, "×2.0")], "A rule.", "#fast"),
+    Row("It is small", "in part", [Tested("a", "a", mark) for mark in (MORE, NOT_MET, NOT_SHOWN)]),
+]
 CSS = Path(__file__).parents[1] / "book" / "_static" / "theme.css"
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -39,13 +44,30 @@ def draw_everything():
         "sweep": drawing.sweep(
             [1, 2, 4], {"compiled": [3, 2, 1], "no check": [2, None, 1]}, title="A sweep"
         ),
-        "naive steps": drawing.positions_read(),
-        "cached steps": drawing.positions_read(cached=True),
+        "attention": drawing.attention("naive", "kv_cache").picture,
+        "attention to a static cache": drawing.attention("static_cache").picture,
+        "nesting": drawing.memory_nesting(),
         "growing tensor": drawing.growing_tensor(),
         "dead positions": drawing.dead_positions(),
         "ways to launch": drawing.three_ways_to_launch(),
         "two bars": drawing.two_bars(),
         "board": drawing.finished_board(),
+        "work and idle": drawing.work_and_idle(
+            {
+                "One": [drawing.Bar("naive", 8.0, 0.9), drawing.Bar("new", 1.0, 0.0, "×8.0")],
+                "Many": drawing.rungs_as_bars({"mine": SLOW, "yours": FAILED}),
+            },
+            "The GPU works less than it waits",
+            one_scale=False,
+        ),
+        "dots": drawing.dots(
+            {
+                "batch 1": [drawing.Case("at once", 0.9, 0.7, 1.2, slow=1.1, model=0.8)],
+                "batch 8": drawing.cases({"never": SLOW, "late": FAST}, beside="never"),
+            },
+            "Late is faster",
+        ),
+        "claims": drawing.board(CLAIMS, "1 holds, 1 in part").picture,
     }
 
 
@@ -250,6 +272,43 @@ def test_a_page_reads_what_the_picture_says(everything):
     assert own[1].startswith("Memory over the token position. naive: allocated from 450")
 
 
+def test_bars_and_dots_say_their_numbers(everything):
+    said = everything["work and idle"].alt
+    assert "One: naive: 8.00 ms per token, GPU idle 90 %." in said
+    assert "new: 1.00 ms per token, ×8.0, GPU idle 0 %." in said
+    assert "yours: no measurement (CUDA ran out of memory at batch 32)." in said
+    said = everything["dots"].alt
+    assert "at once: 0.900 (0.700–1.20), 95th percentile 1.10, the model says 0.800." in said
+    assert "late: 6.00 (5.90–6.10), ×2.0." in said
+
+
+def test_a_difference_within_the_spread_is_marked_in_dots():
+    near = record("kv_cache", per_token=12.05)
+    _, late = drawing.cases({"never": SLOW, "late": near}, beside="never")
+    assert late.more == words.WITHIN
+
+
+def test_the_numbers_of_a_picture_are_folded_below_it():
+    picture = drawing.dots({"": drawing.cases({"a": SLOW})}, "A title")
+    bundle = drawing.with_numbers(picture, drawing.table(["x"], [["7"]]))._repr_mimebundle_()
+    figure = ElementTree.fromstring(bundle["text/html"])
+    fold = figure.find("details")
+    assert fold.find("summary").text == "The numbers" and "open" not in fold.attrib
+    assert fold.find(".//td").text == "7"
+    assert bundle["image/svg+xml"] == picture.svg and bundle["text/plain"] == picture.alt
+
+
+def test_a_row_of_the_board_opens_for_its_reasons():
+    figure = ElementTree.fromstring(drawing.board(CLAIMS, "1 holds, 1 in part").html)
+    assert figure.find("div/strong").text == "1 holds, 1 in part"
+    first, second = figure.findall("details")
+    assert "It is <fast>" in "".join(first.find("summary").itertext())
+    assert [item.text for item in first.iter("li")] == ["at batch 1: met (×2.0)"]
+    assert first.find(".//a").get("href") == "#fast"
+    forms = {ElementTree.tostring(mark[0]) for mark in second.find("summary").iter("svg")}
+    assert len(forms) == 3, "a mark tells by its form"
+
+
 def test_a_page_leaves_other_svgs_alone():
     other = '<svg xmlns="http://www.w3.org/2000/svg" id="mine"/>'
     assert for_page(other) == other
@@ -399,8 +458,18 @@ def test_a_timeline_stands_out_from_the_page(mode):
     block = re.search(rf'data-theme="{mode}"\] {{(.*?)}}', CSS.read_text("utf-8"), re.DOTALL)[1]
     page = dict(re.findall(r"--ttb-(\w+): (#\w{6})", block))
     for name, fallback in (("idle", theme.IDLE), ("work", theme.WORK), ("host", theme.HOST)):
-        assert contrast(page.get(name, fallback), page["background"]) >= 3, name
+        for ground in ("background", "surface"):  # a page's and a card's
+            assert contrast(page.get(name, fallback), page[ground]) >= 3, (name, ground)
         assert contrast(fallback, theme.BACKGROUND) >= 3, name
+
+
+@pytest.mark.parametrize(("first", "last"), [(128, 640), (129, 383), (1, 700), (0, 31)])
+def test_ticks_are_steps_of_one_two_or_five(first, last):
+    figure = axes.lines_over("x", [axes.Line([first, last], [1, 2], "#0072B2")], 400, 270, top=2)
+    for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis):
+        ticks = axis.get_majorticklocs()
+        step = f"{ticks[1] - ticks[0]:e}"[0]
+        assert step in "125", ticks
 
 
 def cells(table):

@@ -53,13 +53,16 @@ def check(model, input_ids, rung, lengths, expected):
 
 
 def test_the_ladder_is_in_order():
-    assert list(RUNGS)[:6] == [
+    assert list(RUNGS) == [
         "naive",
         "kv_cache",
         "expandable_segments",
         "static_cache",
         "compiled",
         "two_streams",
+        "deferred_check",
+        "captured_graph",
+        "device_loop",
     ]
 
 
@@ -205,9 +208,15 @@ class TestRanges:
 
     def test_the_pipeline_launches_one_step_too_many(self):
         eos = new_tokens(model_of("gpt2"), prompt(1, 3), 1).item()
-        steps = [step for name, step in self.seen("two_streams", eos) if name != "stop_check"]
-        assert steps == [0, 1]
-        assert [step for name, step in self.seen("compiled", eos) if name != "stop_check"] == [0]
+        for rung, last in (
+            ("compiled", 0),
+            ("two_streams", 1),
+            ("deferred_check", 1),
+            ("captured_graph", 1),
+            ("device_loop", 0),
+        ):
+            steps = [step for name, step in self.seen(rung, eos) if name != "stop_check"]
+            assert steps == list(range(last + 1)), rung
 
     def test_the_profiler_sees_the_token_numbers(self, gpt2):
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:

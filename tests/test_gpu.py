@@ -17,6 +17,7 @@ from decoding.measuring import (
     trace,
     watch,
 )
+from decoding.measuring.bandwidth import bandwidth
 from decoding.measuring.experiments import LAG_CYCLES, stale_reads
 from decoding.measuring.timeline import Timeline
 
@@ -172,3 +173,10 @@ def test_allocations_are_recorded():
 def test_a_missing_wait_shows_once_the_gpu_lags():
     assert stale_reads(LAG_CYCLES, wait=False) > 0
     assert stale_reads(LAG_CYCLES, wait=True) == 0
+
+
+def test_the_memory_delivers_what_a_card_of_today_promises():
+    found = bandwidth()
+    assert found["size_bytes"] >= 2**30
+    assert 200 < found["gb_per_s"] < 20_000
+    assert found["slowest"] > 0.5 * found["fastest"]

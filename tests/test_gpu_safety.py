@@ -21,7 +21,8 @@ from decoding.prepared import MOST_KEPT
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 gpu = [pytest.mark.gpu, needs_gpu]
 
-STATIC = ["static_cache", "compiled", "two_streams"]
+STATIC = [name for name, rung in RUNGS.items() if rung.needs_static_cache]
+WAIT_OTHERWISE = ["two_streams", "deferred_check", "captured_graph", "device_loop"]
 LOOPS = ["naive", "kv_cache", *STATIC]
 NEW, VOCABULARY = 8, 503
 LAG = 20_000_000  # clock cycles, some 10 ms: many steps of these models
@@ -111,7 +112,7 @@ class TestFailures:
     @pytest.mark.parametrize("rung", LOOPS)
     def test_an_error_at_every_step_with_a_lag_then_a_good_call(self, model, rung):
         right = expected(model).tolist()
-        compiles = rung in ("compiled", "two_streams")  # anew after each failure
+        compiles = rung in STATIC[1:]  # anew after each failure
         for number in (0, 1, 2, 3, 4, 6, 9) if compiles else range(2 * NEW):
             with (
                 failing_at(number, RuntimeError("mine")),
@@ -134,7 +135,9 @@ class TestFailures:
                 call(model, "two_streams", eos_token_id=unused(model))
             assert call(model, "two_streams").tolist() == right
 
-    @pytest.mark.parametrize("rung", ["static_cache", "two_streams"])
+    @pytest.mark.parametrize(
+        "rung", ["static_cache", "two_streams", "captured_graph", "device_loop"]
+    )
     def test_too_little_memory_at_any_point(self, rung):
         """The share of the card that this process may use ends a little above what it uses now."""
         model, input_ids = small(seed=2), ids(64, 100)
@@ -179,7 +182,7 @@ class TestStreams:
 
     def test_calls_of_all_rungs_for_two_models_from_fresh_streams(self, model):
         models = [model, small("llama")]
-        jobs = [(models[n % 2], LOOPS[n % 5], ids(seed=n)) for n in range(20)]
+        jobs = [(models[n % 2], LOOPS[n % len(LOOPS)], ids(seed=n)) for n in range(32)]
         right = [expected(one, input_ids).tolist() for one, _, input_ids in jobs]
         for one, rung, input_ids in jobs:
             call(one, rung, input_ids)
@@ -285,7 +288,7 @@ class TestThreads:
                 assert call(model, rung, input_ids, **options).tolist() == right
             except RuntimeError as refusal:  # torch 2.11 cannot make graphs in a second thread
                 assert "CUDA graphs are made in one thread" in str(refusal)
-                assert rung in ("compiled", "two_streams") and not options
+                assert rung in ("compiled", "two_streams", "deferred_check") and not options
 
         return run
 
@@ -439,7 +442,7 @@ class TestWaits:
             assert self.waits(lambda: loop(model, input_ids, NEW, None)) == 0
             checks = self.waits(lambda: loop(model, input_ids, NEW, eos))
         # A pipeline waits for an event, of the step before; that is no waiting for all of the GPU.
-        assert checks == (0 if rung == "two_streams" else NEW)
+        assert checks == (0 if rung in WAIT_OTHERWISE else NEW)
 
 
 class TestTwoStreams:

@@ -263,6 +263,25 @@ class TestInlineValues:
         assert "image/svg+xml" not in drawn
         assert explored["text/html"] == "<b>kept</b>"
 
+    def test_the_set_up_is_folded_below_the_prediction(self):
+        predict = "## Predict\n\n```{admonition} Predict\n:class: predict\n\nGuess.\n```\n"
+        notebook = notebook_of(
+            "# Title", "import os", "# seat", f"# {predict}\n## The idea\n\nText.", "draw()"
+        )
+        notebook.cells[2].update(id="01-001-seat", source="Measured on {eval}`a`.")
+        notebook.cells[3].source = f"{predict}\n## The idea\n\nText."
+        store(notebook.cells[2], {"a": "it"})
+        title, asks, setup, rest, code = (
+            one.source for one in reading.read(nbformat.writes(notebook)).cells
+        )
+        assert (title, asks.strip(), code) == ("# Title", predict.strip(), "draw()")
+        assert rest == "## The idea\n\nText."
+        assert setup.startswith("<details") and "Measured on it." in setup
+        assert "```python\nimport os\n```" in setup
+        notebook.cells[1].outputs = [new_output("stream", text="it says something")]
+        kept = [one.source for one in reading.read(nbformat.writes(notebook)).cells]
+        assert kept[:3] == ["# Title", "import os", "Measured on it."]
+
 
 class TestRecording:
     def test_it_keeps_what_cells_and_sentences_show_and_says_where_and_when(self, tmp_path):

@@ -106,14 +106,6 @@ class TestRecordings:
         assert results.reserved_along(real) == [110, 230, 370]
         assert results.reserved_along(model) == [100, 220, 360]
 
-    def test_layouts_stand_at_the_first_and_the_last_token(self, recording):
-        held = {
-            token: [segment["total_mib"] for segment in segments]
-            for token, segments in results.layouts(recording, positions=2).items()
-        }
-        assert held == {1: [100], 3: [100, 120, 140]}
-        assert len(results.layouts(recording, positions=2, expandable=True)[3]) == 1
-
 
 class TestCheck:
     RACE = raced(check=2.0, two=1.2, bound=1.0)

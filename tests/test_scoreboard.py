@@ -78,22 +78,12 @@ def story():
 
 def judged(ladders, naive_expandable, lengths, checks, grown, hazards):
     """The verdicts of all rules, by short names, in the order of the page."""
-    large = ladders["at batch 32"]
-    return {
-        "quadratic": verdicts.naive_is_quadratic(ladders),
-        "fragments": verdicts.naive_fragments(ladders),
-        "linear": verdicts.cache_is_linear(ladders),
-        "expandable": verdicts.expandable_cuts(large, naive_expandable),
-        "static": verdicts.static_cuts(large),
-        "pays": verdicts.static_pays(lengths),
-        "compiling": verdicts.compiling_helps(ladders, grown),
-        "check": verdicts.check_idles(checks),
-        "gain": verdicts.streams_gain(checks),
-        "less": verdicts.streams_gain_less(checks),
-        "hazard": verdicts.missing_wait_corrupts(hazards),
-        "reserve": verdicts.streams_reserve(ladders),
-        "five": verdicts.five_times(ladders),
-    }
+    names = ("quadratic", "fragments", "linear", "expandable", "static", "pays", "compiling")
+    names += ("check", "gain", "less", "hazard", "reserve", "five")
+    evidence = {"ladders": ladders, "large": ladders["at batch 32"], "checks": checks}
+    evidence |= {"naive_expandable": naive_expandable, "lengths": lengths}
+    found = verdicts.judged(evidence | {"grown": grown, "hazards": hazards})
+    return dict(zip(names, found.values(), strict=True))
 
 
 def in_words(evidence):
@@ -240,3 +230,27 @@ def test_memory_that_is_reserved_but_unused():
     assert verdicts.fills_the_card(naive)
     assert not verdicts.fills_the_card(record(reserved=40_000.0))
     assert not verdicts.fills_the_card(record(gpu=False))
+
+
+def board_of(evidence):
+    names = verdicts.CLAIMS
+    return verdicts.verdicts_board(dict(zip(names, judged(**evidence).values(), strict=True)))
+
+
+def test_the_board_has_a_row_a_claim_and_counts_the_verdicts():
+    made = board_of(story())
+    assert made.picture.title == "11 hold, 1 exceeded, 1 in part"
+    assert made.html.count("<details") == len(verdicts.CLAIMS) == 13
+    assert "at batch 8: met (" in made.html
+    assert "The rule: a token at the end takes much more work" in made.html
+    assert f'href="#{verdicts.section("Naive decoding is O(N²)")}"' in made.html
+
+
+def test_one_verdict_is_told_in_the_singular():
+    found = (verdicts.Verdict({"a": True}), verdicts.Verdict({"a": False}))
+    assert verdicts.in_short(verdicts.tally(*found)) == "1 holds, 1 does not hold"
+
+
+def test_the_address_of_a_section_is_that_of_its_title():
+    assert verdicts.section("Naive decoding is O(N²)") == "naive-decoding-is-o-n2"
+    assert verdicts.section("All together: nearly 5 times") == "all-together-nearly-5-times"

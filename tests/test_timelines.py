@@ -7,10 +7,12 @@ import pytest
 
 from decoding.drawing import draw, draw_one_of, draw_schedule
 from decoding.drawing.svg import for_page
-from decoding.drawing.theme import CHECK, COPY, IDLE, WIDE, WORK
+from decoding.drawing.theme import CHECK, COPY, IDLE, NARROW, WIDE, WORK
+from decoding.drawing.timelines import tick_step
 from decoding.measuring.timeline import SCHEDULES, HostRange, Launch, Timeline, Work
 
 SVG = "{http://www.w3.org/2000/svg}"
+ROWS = ("row", "row narrow")
 
 
 @pytest.fixture
@@ -33,8 +35,9 @@ def timeline():
     return Timeline(host, launches, {"stream 7": first, "stream 20": second}, (0, 350))
 
 
-def drawing_of(picture):
-    (found,) = ElementTree.fromstring(picture.svg).iterfind(f".//{SVG}svg")
+def drawing_of(picture, kind="row"):
+    """The drawing of a picture, or with "row narrow" that for a phone."""
+    (found,) = ElementTree.fromstring(picture.svg).iterfind(f"{SVG}g[@class='{kind}']//{SVG}svg")
     return found
 
 
@@ -80,6 +83,31 @@ def test_bars_and_gaps_stand_at_their_times(timeline):
     assert bars_of(picture, CHECK) == [(41, 60), (141, 60)]
     shaded = [(1, 30), (71, 60), (189, 12)]  # once on each stream, and none after the slice's end
     assert bars_of(picture, IDLE) == shaded * 2
+
+
+def test_on_a_phone_the_whole_timeline_is_drawn_to_its_width(timeline):
+    for picture in (draw(timeline, title="a"), draw_schedule("no check", title="b")):
+        sizes = [drawing_of(picture, kind).get("viewBox").split()[2] for kind in ROWS]
+        assert sizes == [str(WIDE), str(NARROW)]
+        page = ElementTree.fromstring(for_page(picture.svg))
+        _, wide, narrow = page.findall("div")
+        assert "ttb-wide" in wide.get("class") and "ttb-narrow" in narrow.get("class")
+        assert "display:none" in narrow.get("style") and narrow.find("svg").get("aria-label")
+        assert "min-width" not in narrow.find("svg").get("style"), "it must not scroll"
+
+
+@pytest.mark.parametrize(
+    ("span", "width", "ticks"),
+    [
+        (1000, WIDE, 200),
+        (5330, WIDE, 1000),
+        (350, WIDE, 50),
+        (1000, NARROW, 200),
+        (5330, NARROW, 1000),
+    ],
+)
+def test_ticks_stand_at_round_numbers(span, width, ticks):
+    assert tick_step(width / span, width) == ticks
 
 
 def test_two_timelines_are_drawn_at_one_scale(timeline):

@@ -187,8 +187,8 @@ def test_another_machine_stands_beside_the_books(two_machines):
         "yours or a reader's",
     ]
     (comparison,) = your_gpu.comparisons(machines)
-    assert "(another) beside the book's" in comparison.caption
-    ((rung, ours, theirs, speed, reason),) = comparison.rows
+    assert "(another) beside the book's" in comparison.picture.title
+    ((rung, ours, theirs, speed, reason),) = comparison.table.rows
     assert (rung, ours, theirs) == (
         "KV cache, batch\N{NO-BREAK SPACE}32",
         *["8.00 (7.90–8.10) ms"] * 2,
@@ -209,15 +209,15 @@ def test_a_machine_with_other_rungs_is_compared_with_nothing(two_machines):
 def test_the_made_up_machine_goes_when_another_has_records(two_machines):
     shutil.rmtree(two_machines / "another")
     (alone,) = your_gpu.comparisons(your_gpu.Machines(two_machines))
-    assert "not measured" in alone.caption
-    assert "made up" in alone.head
+    assert "not measured" in alone.picture.title
+    assert "made up" in alone.table.head
 
 
 def test_a_failed_row_says_why(two_machines):
     (path,) = (two_machines / BOOK_GPU).glob("*.json")
     save(record("kv_cache", error="Out of GPU memory."), path)
     (comparison,) = your_gpu.comparisons(your_gpu.Machines(two_machines))
-    assert comparison.rows == [
+    assert comparison.table.rows == [
         ["KV cache, batch\N{NO-BREAK SPACE}32", "–", "–", "–", "Out of GPU memory."]
     ]
 

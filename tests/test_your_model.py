@@ -28,7 +28,9 @@ def on_a_cpu(monkeypatch):
 
 
 def run(blocks):
-    module = sys.modules["your_model"] = ModuleType("your_model")  # where torch.compile looks names up
+    module = sys.modules["your_model"] = ModuleType(
+        "your_model"
+    )  # where torch.compile looks names up
     names = vars(module)
     for number, code in enumerate(blocks):
         compiled = compile(code, f"{PAGE.name}, block {number}", "exec")

@@ -1,11 +1,18 @@
-"""What every page needs besides its text: its keywords, a description, and no script in vain."""
+"""What every page needs besides its text: a description, and no script in vain."""
 
+import re
 from html import escape
+from pathlib import Path
 
 from docutils import nodes
-from sphinx import addnodes
 
 LONGEST = 200
+# Files that the theme loads on every page. icons.css and menus.js do what this book needs of the
+# first two; the others serve a search that answers while one types, which this book does not have.
+BALLAST = ("fontawesome.js", "bootstrap.js")
+SEARCHING = ("searchtools.js", "language_data.js", "searchindex.js")
+SYSTEM = '(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")'
+EARLY = "documentation_options.js"  # scripts in the page itself need it
 
 
 def set_theme_options(app, config):
@@ -19,16 +26,10 @@ def set_theme_options(app, config):
         config.html_theme_options["launch_buttons"] = {}  # there is nothing to launch from
 
 
-def index_keywords(app, doctree):
-    """Let the search find a page first for the words it is about.
-
-    They stand, with commas between them, under ``keywords`` in a notebook's metadata or at the head
-    of a Markdown page.
-    """
-    words = app.env.metadata[app.env.docname].get("keywords", "").split(",")
-    entries = [("single", word.strip(), "", "main", None) for word in words if word.strip()]
-    if entries:
-        doctree.insert(0, addnodes.index(entries=entries))
+def add_scripts(app):
+    """Load the book's own scripts, each a file in _static; those of one chapter stand in its outputs."""
+    for path in sorted(Path(app.srcdir).glob("book/_static/*.js")):
+        app.add_js_file(path.name)
 
 
 def describe(app, pagename, templatename, context, doctree):
@@ -54,25 +55,50 @@ def summary(doctree):
     """Return the first paragraph that says something, cut at a word."""
     for paragraph in doctree.findall(nodes.paragraph):
         words = " ".join(paragraph.astext().split())
-        if len(words) > 40 and "ttb-recorded" not in paragraph["classes"]:
+        if len(words) > 40:
             return words if len(words) <= LONGEST else words[:LONGEST].rsplit(" ", 1)[0] + " …"
     return None
 
 
 def thin_out(app, pagename, templatename, context, doctree):
-    """Drop scripts that come twice, and those of Thebe, which this book does not use.
+    """Load no script and no style sheet in vain, and none before the page can be read.
 
-    Thebe would be fetched from another host, and its settings come twice: a JavaScript error.
+    Thebe would be fetched from another host, and its settings come twice: a JavaScript error. The
+    layout in _templates takes from the theme's own tags what stands in ``BALLAST``.
     """
+    body = context.get("body", "")
+    unused = ("thebe",) if "sd-" in body else ("thebe", "design")
     kept = {}
     for script in context["script_files"]:
         attributes = getattr(script, "attributes", {})
         text = f"{getattr(script, 'filename', script)} {attributes.get('body', '')}"
-        if "thebe" not in text.lower():
-            kept.setdefault(text, script)
+        if any(name in text.lower() for name in unused):
+            continue
+        if pagename != "search" and getattr(script, "filename", None) and EARLY not in text:
+            attributes = attributes | {"defer": "defer"}
+            script = type(script)(script.filename, priority=script.priority, **attributes)
+        kept.setdefault(text, script)
     context["script_files"] = list(kept.values())
-    styles = context["css_files"]
-    context["css_files"] = [style for style in styles if "thebe" not in str(style.filename)]
+    context["css_files"] = [
+        style
+        for style in context["css_files"]
+        if not any(name in str(style.filename) for name in unused)
+    ]
+    ballast = BALLAST if pagename == "search" else BALLAST + SEARCHING
+    context["without_ballast"] = lambda html: without_ballast(html, ballast)
+
+
+def without_ballast(html, ballast):
+    """Return tags of the page's head or end without those that load a file in ``ballast``."""
+    for tag in (r"<script\b[^>]*>\s*</script>", r"<link\b[^>]*>"):
+        html = re.sub(
+            tag, lambda found: "" if any(map(found[0].count, ballast)) else found[0], html
+        )
+    # The page is light where no script runs. Where one does, it follows the reader's system, and from
+    # the first paint on: the theme's own script, which decides that too, comes last.
+    for key, value in (("mode", '"auto"'), ("theme", SYSTEM)):
+        html = html.replace(f'getItem("{key}") || "light"', f'getItem("{key}") || {value}')
+    return html
 
 
 def mend_citations(app, pagename, templatename, context, doctree):
@@ -84,7 +110,7 @@ def mend_citations(app, pagename, templatename, context, doctree):
 
 def setup(app):
     app.connect("config-inited", set_theme_options)
-    app.connect("doctree-read", index_keywords)
+    app.connect("builder-inited", add_scripts)
     app.connect("html-page-context", describe)
     app.connect("html-page-context", thin_out, priority=900)
     app.connect("html-page-context", mend_citations)

@@ -66,8 +66,8 @@ def captured_step(prepared, model, input_ids, eos):
     key = len(eos), tuple(tensor.data_ptr() for tensor in weights)
     kept = vars(prepared).get("captured")
     if kept is None or kept.key != key:
-        # The old graph, and the loop made of it, go before there is a new one.
-        vars(prepared).update(captured=None, while_graph=None)
+        # The old graph, and the loops made of it, go before there is a new one.
+        vars(prepared).update(captured=None, while_graphs={})
         kept = prepared.captured = CapturedStep(prepared, model, input_ids, eos)
         kept.key = key
     kept.tokens[:, : input_ids.shape[1]] = input_ids

@@ -54,7 +54,7 @@ THREADS = 128
 def while_graph(prepared, captured, tells=True):
     """Return the ``WhileGraph`` of a captured step, made at the first call.
 
-    It is kept as ``prepared.while_graph`` and goes when that goes.
+    It is kept in ``prepared.while_graphs``, goes when that goes, and with its step.
 
     Args:
         prepared: the ``Prepared`` that a loop got lent.
@@ -65,10 +65,10 @@ def while_graph(prepared, captured, tells=True):
         RuntimeError: there is no such node here, or no compiler for its kernel; the message says why
             and what to do.
     """
-    kept = vars(prepared).get("while_graph")
-    if kept is None or kept.captured is not captured or kept.tells != tells:
-        kept = prepared.while_graph = WhileGraph(captured, tells)
-    return kept
+    kept = vars(prepared).setdefault("while_graphs", {})
+    if tells not in kept:
+        kept[tells] = WhileGraph(captured, tells)
+    return kept[tells]
 
 
 class WhileGraph:
@@ -125,6 +125,15 @@ class WhileGraph:
             if self.over.query():  # an error of the device is raised here
                 return self.made.item() >= wanted
         return True
+
+    def wait(self):
+        """Wait until the loop is over; for one that tells nothing."""
+        if self.step_by_step:
+            made = 1
+            while self.goes_on(made):
+                made += 1
+        else:
+            self.over.synchronize()
 
     def _build(self):
         """Return the graph, ready to be launched."""

@@ -3,7 +3,8 @@
 from urllib.parse import quote_plus
 
 import pytest
-from pages import PAGES
+import yaml
+from pages import PAGES, ROOT
 
 # What a reader types, and the page that should be the first or second chapter in the answer.
 ASKED = [
@@ -32,12 +33,43 @@ ASKED = [
 ]
 
 
+# The section that explains a word, which should come first.
+EXPLAINED = [
+    ("stream", "notebooks/07_two_streams.html#the-idea-ping-pong"),
+    ("bubble", "notebooks/06_stop_check.html#the-idea-asking-takes-an-answer"),
+    ("KV cache", "notebooks/02_kv_cache.html#the-idea-keep-the-keys-and-values"),
+    (
+        "expandable segments",
+        "notebooks/03_expandable_segments.html#the-idea-freed-memory-that-is-a-little-too-small",
+    ),
+    ("warm-up", "notebooks/01_naive.html#the-first-run-costs-extra"),
+]
+
+
 ASKED = [row for row in ASKED if row[1] in PAGES]
 
 
 @pytest.mark.parametrize(("words", "wanted"), ASKED)
 def test_search_finds_the_right_page(visit, words, wanted):
     assert f"{wanted}.html" in found(visit(f"search.html?q={quote_plus(words)}"), wanted)[:2]
+
+
+@pytest.mark.parametrize(("word", "section"), EXPLAINED)
+def test_search_leads_first_to_the_section_that_explains(visit, word, section):
+    page = visit(f"search.html?q={quote_plus(word)}")
+    page.locator(".search-summary", has_text="Search finished").wait_for()
+    first = page.locator("#search-results ul.search > li").first
+    assert first.locator("a").get_attribute("href") == section
+    assert " > " in first.locator("a").inner_text()
+    first.locator("p.context").wait_for()
+    assert "import " not in first.locator("p.context").inner_text()
+
+
+def test_every_word_of_the_search_has_its_section(book):
+    words = yaml.safe_load((ROOT / "book" / "search.yml").read_text(encoding="utf-8"))
+    for page, sections in words.items():
+        html = (book / f"{page}.html").read_text(encoding="utf-8")
+        assert [name for name in sections if f'<section id="{name}"' not in html] == [], page
 
 
 def test_the_search_field_leads_to_what_it_finds(visit):

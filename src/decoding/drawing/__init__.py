@@ -1,13 +1,23 @@
 """Draw what was measured, and ideas: every figure is a ``Picture``, every table and diff Markdown."""
 
-from .cards import headline, ladder, step_card
+from .attention import attention
+from .board import board
+from .calculator import calculator, launch_and_work
+from .cards import headline, ladder, rungs_as_bars, step_card
 from .code import diff, listing, source
 from .curves import curves, running_median, sweep
+from .dots import Case, cases, dots
 from .excerpts import excerpt
 from .explorers import Explorer, explorer, explorer2
+from .folded import HtmlPicture, with_numbers
+from .gap_parts import gap_parts
 from .ladders import ladders_explorer
+from .logged import Way
+from .loop_timelines import loop_timeline, loops_explorer
 from .markdown import Markdown
+from .nesting import memory_nesting
 from .one_scale import draw_one_of
+from .orders import draw_counterexample
 from .record_explorers import (
     batch_explorer,
     cache_length_explorer,
@@ -15,36 +25,47 @@ from .record_explorers import (
     position_explorer,
 )
 from .schedules import draw_schedule
+from .scrubber import scrubber
 from .segments import draw_segments
-from .segments_explorer import segments_explorer
 from .steps import (
     dead_positions,
     finished_board,
     growing_tensor,
-    positions_read,
     three_ways_to_launch,
     two_bars,
 )
+from .streams_toy import streams_toy
 from .svg import Panel, Picture, for_page
 from .tables import Table, records_table, table
 from .theme import COLOURS, LABELS, colour_of
 from .timelines import draw
+from .work import Bar, work_and_idle
 
 __all__ = [
     "COLOURS",
     "LABELS",
+    "Bar",
+    "Case",
     "Explorer",
+    "HtmlPicture",
     "Markdown",
     "Panel",
     "Picture",
     "Table",
+    "Way",
+    "attention",
     "batch_explorer",
+    "calculator",
     "cache_length_explorer",
+    "board",
+    "cases",
     "colour_of",
     "curves",
     "dead_positions",
     "diff",
+    "dots",
     "draw",
+    "draw_counterexample",
     "draw_one_of",
     "draw_schedule",
     "draw_segments",
@@ -53,21 +74,29 @@ __all__ = [
     "explorer2",
     "finished_board",
     "for_page",
+    "gap_parts",
     "growing_tensor",
     "headline",
     "ladder",
     "ladders_explorer",
+    "launch_and_work",
     "listing",
+    "loop_timeline",
+    "loops_explorer",
     "memory_explorer",
+    "memory_nesting",
     "position_explorer",
-    "positions_read",
     "records_table",
+    "rungs_as_bars",
     "running_median",
-    "segments_explorer",
+    "scrubber",
     "source",
     "step_card",
+    "streams_toy",
     "sweep",
     "table",
     "three_ways_to_launch",
     "two_bars",
+    "with_numbers",
+    "work_and_idle",
 ]

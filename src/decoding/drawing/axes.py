@@ -12,6 +12,7 @@ from .theme import FONT, MUTED, STYLE
 
 DOTTED, DASHED = (0, (1, 1.8)), (0, (4, 2))
 THICK, THIN, HAIR = 2.5, 1.4, 0.9
+STEPS = (1, 2, 5, 10)  # from tick to tick, times a power of ten
 
 
 class Line(NamedTuple):
@@ -86,9 +87,9 @@ def _lay_out(ax, xlabel, lines, widest):
     ax.set_xlim(left, right if right > left else left + 1)
     if ax.get_xscale() == "linear":
         whole = all(float(x).is_integer() for x in positions)
-        ax.xaxis.set_major_locator(MaxNLocator(4, integer=whole))
+        ax.xaxis.set_major_locator(MaxNLocator(4, steps=STEPS, integer=whole))
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
-    ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    ax.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
     ax.set_xlabel(xlabel)
     for line in ax.get_ygridlines():

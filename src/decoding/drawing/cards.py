@@ -1,20 +1,22 @@
 """The step card, which sets a step beside the step before, and the ladder, which shows all steps."""
 
+from decoding.measuring.comparing import FEWEST
+
 from .curves import has, panel_of
-from .shapes import bars, canvas, text_width, write
+from .shapes import bars, canvas, lines
 from .svg import Panel, Picture
-from .theme import FONT, PANEL, WIDTH, colour_of
+from .theme import GRID, PANEL, WIDTH, WORK
 from .words import (
     Words,
     as_fast,
-    known,
     medians,
     ms,
-    percent,
     reserved,
+    share_of_limit,
     speed,
     workload_words,
 )
+from .work import Bar, work_and_idle
 
 HEIGHT = 230
 
@@ -51,21 +53,40 @@ def step_card(before, after, *, before2=None, after2=None, title=None, setting=N
         setting: what is compared, as for ``may_compare``; "allocator", say.
 
     Returns:
-        A ``Picture``. For each workload it has the headline, the medians, and a panel each for time
-        and memory over the token position. A failed record is told in words.
+        A ``Picture``. For each workload it has the headline, the share of the limit where the limit
+        is known (``Record`` with ``floor_ms``), the medians, and a panel each for time and memory
+        over the token position. A failed record is told in words.
     """
     pairs = [(before, after)] + ([(before2, after2)] if before2 and after2 else [])
     title = title or f"{before.name} → {after.name}"
     rows, alts = [], [f"{title.rstrip('.')}."]
     for pair in pairs:
         said, workload = headline(*pair, setting), workload_words(pair[1])
-        own = [*map(medians, pair)]
-        rows += [Panel(said, kind="headline"), Panel(workload, kind="detail")]
+        limit = _limit(pair[1])
+        own = [*map(medians, pair), *(panel.heading for panel in limit)]
+        rows += [Panel(said, kind="headline"), Panel(workload, kind="detail"), *limit]
         panels = [_panel(pair, what) for what in ("time", "memory")]
         rows += [[panel for panel in panels if panel]] if any(panels) else []
-        rows += [Panel(words, kind="note") for words in own]
+        rows += [Panel(medians(record), kind="note") for record in pair]
         alts.append(f"{workload.capitalize()}: {said}. {' '.join(own)}")
     return Picture(title, rows, alt=" ".join(alts), kind="ttb-step-card")
+
+
+def _limit(record):
+    """Return a panel with the share of the limit, in words and as a part of a line; [] if unknown."""
+    floor = record.get("floor_ms")
+    if floor is None or record.error or record.spread_over < FEWEST:
+        return []
+    words = (
+        f"Share of the limit: {share_of_limit(record)}. The weights and the cache cannot be read "
+        f"in less than {ms(floor)}."
+    )
+    fig, ax = canvas(WIDTH, 14)
+    part = min(1, floor / record.ms) * WIDTH
+    bars(ax, [(0, 5, WIDTH, 4)], fill=GRID)
+    bars(ax, [(0, 5, part, 4)], fill=WORK)
+    lines(ax, [((part, 0), (part, 14))], width=2)
+    return [Panel(words, fig, "note", alt=words)]
 
 
 def _panel(records, what):
@@ -76,7 +97,7 @@ def _panel(records, what):
 def ladder(records, title, *, caption=None):
     """Draw the ladder: a bar of time per token for each record, and × the first that succeeded.
 
-    Where the GPU's busy time is known, its part of the bar is solid and the idle part light.
+    Where the GPU's busy time is known, its part of the bar is blue and the idle part red.
 
     Args:
         records: in the order of the ladder; failed ones are told in words.
@@ -86,43 +107,27 @@ def ladder(records, title, *, caption=None):
     Returns:
         A ``Picture``.
     """
-    good = [record for record in records if not record.error]
-    first = good[0] if good else None
-    longest = max((record.ms for record in good), default=1)
-    step, top = 44, 28
-    fig, ax = canvas(WIDTH, step * len(records) + top)
-    idle_known = any(known(record.idle) for record in good)
-    key = "solid: the GPU works · light: it waits" if idle_known else "time per token"
-    write(ax, 0, 14, key, muted=True)
-    write(ax, WIDTH, 14, f"× {good[0].name}" if good else "", muted=True, align="right")
-    said = [
-        _ladder_row(ax, top + step * at + 15, record, first, longest)
-        for at, record in enumerate(records)
-    ]
-    alt = " ".join([f"{title.rstrip('.')}.", *said])
     failures = [medians(record) for record in records if record.error]
     caption = " ".join(filter(None, (caption, *failures)))
-    return Picture(title, [("", fig)], caption, alt=alt)
+    return work_and_idle({"": rungs_as_bars(records, times=True)}, title, caption=caption)
 
 
-def _ladder_row(ax, y, record, first, longest):
-    """Draw a record's words at ``y`` and its bar below them, and return them as a sentence."""
-    write(ax, 0, y, record.name, bold=True)
-    if record.error:
-        write(ax, WIDTH, y, "failed", align="right")
-        return medians(record)
-    write(ax, WIDTH - 56, y, ms(record.ms), align="right")
-    times = as_fast(first, record)
-    write(ax, WIDTH, y, times, bold=True, align="right")
-    idle = record.idle if known(record.idle) else 0
-    length = record.ms / longest * WIDTH
-    works = length * (1 - idle)
-    colour = colour_of(record)
-    bars(ax, [(0, y + 6, works, 16)], fill=colour)
-    if idle:
-        bars(ax, [(works, y + 6, length - works, 16)], fill=colour, alpha=0.35)
-    words = f"{percent(idle)} idle"
-    if length - works > text_width(words, FONT - 1) + 12:
-        write(ax, works + 6, y + 18.5, words, size=FONT - 1)
-    said = f"{record.name}: {ms(record.ms)} per token, {times}"
-    return said + (f", GPU idle {percent(record.idle)}." if known(record.idle) else ".")
+def rungs_as_bars(records, *, times=False):
+    """Return a ``Bar`` for each record; with ``times``, also × the first that succeeded.
+
+    Args:
+        records: a list, or a dict with names for them.
+    """
+    named = records.items() if isinstance(records, dict) else [(one.name, one) for one in records]
+    first = next((record for _, record in named if not record.error), None)
+    return [
+        Bar(name, record.ms, failed=medians(record).partition(": ")[2].rstrip("."))
+        if record.error
+        else Bar(
+            name,
+            record.ms,
+            record.idle,
+            as_fast(first, record) if times and record is not first else "",
+        )
+        for name, record in named
+    ]

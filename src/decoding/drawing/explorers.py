@@ -6,6 +6,7 @@ trusted, and from a file; where there is no HTML, the picture of its first state
 
 from xml.etree import ElementTree
 
+from .folded import HtmlPicture, table_element
 from .svg import Picture, page_element
 from .tables import Table
 
@@ -19,21 +20,8 @@ ON_INPUT = (
 )
 
 
-class Explorer:
-    """A control with its pictures, which displays itself: as HTML, and as its first picture."""
-
-    def __init__(self, html, picture):
-        self.html, self.picture = html, picture
-
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        return {
-            "text/html": self.html,
-            "image/svg+xml": self.picture.svg,
-            "text/plain": self.picture.alt,
-        }
-
-    def __repr__(self):
-        return self.picture.alt
+class Explorer(HtmlPicture):
+    """A control with its pictures; its picture is that of the first state."""
 
 
 def explorer(states, *, description, control=None, start=0):
@@ -133,10 +121,11 @@ def _control(labels, description, control, start):
     control = control or ("buttons" if len(labels) <= 5 else "slider")
     if control not in CONTROLS:
         raise ValueError(f"The control is {control!r}; choose one of {', '.join(CONTROLS)}.")
-    return (_slider if control == "slider" else _buttons)(labels, description, start)
+    return (slider if control == "slider" else buttons)(labels, description, start)
 
 
-def _slider(labels, description, start):
+def slider(labels, description, start):
+    """Return the element of a slider with a name, and beside it the label at which it stands."""
     label = ElementTree.Element("label", {"class": "ttb-choice"})
     label.text = f"{description} "
     attributes = {"type": "range", "min": "0", "max": str(len(labels) - 1), "value": str(start)}
@@ -148,7 +137,8 @@ def _slider(labels, description, start):
     return label
 
 
-def _buttons(labels, description, start):
+def buttons(labels, description, start):
+    """Return the element of a choice: a button for each label, the one at ``start`` chosen."""
     style = {"class": "ttb-choice", "style": "border:0;margin:0;padding:0"}
     fieldset = ElementTree.Element("fieldset", style)
     ElementTree.SubElement(
@@ -174,12 +164,4 @@ def _html_of(picture):
         element = ElementTree.Element("div")
         element.text = str(picture)
         return element
-    box = ElementTree.Element("div", {"class": "ttb-scroll", "style": "overflow-x:auto"})
-    table = ElementTree.SubElement(box, "table", {"class": "ttb-table"})
-    ElementTree.SubElement(table, "caption").text = picture.caption
-    for cells, tag in ((picture.head, "th"), *((row, "td") for row in picture.rows)):
-        row = ElementTree.SubElement(table, "tr")
-        for words, right in zip(cells, picture.right, strict=True):
-            align = {"style": f"text-align:{'right' if right else 'left'}"}
-            ElementTree.SubElement(row, tag, align).text = words
-    return box
+    return table_element(picture)

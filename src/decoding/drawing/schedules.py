@@ -8,7 +8,7 @@ from decoding.measuring.timeline import SCHEDULES, gaps, schedule
 
 from .shapes import arrow, bars, canvas, hatched, label, legend, write
 from .svg import Picture
-from .theme import BACKGROUND, CHECK, FONT, FOREGROUND, IDLE, STYLE, WIDE, WORK
+from .theme import BACKGROUND, CHECK, FONT, FOREGROUND, IDLE, NARROW, STYLE, WIDE, WORK
 from .timelines import LANE, LEGEND, TOP, Scale, hatched_swatch, outlined, swatch
 from .words import counted, percent
 
@@ -30,25 +30,30 @@ def draw_schedule(pattern, *, title, alt=None, caption=None, **numbers):
         A ``Picture``.
     """
     timeline, arrows = schedule(pattern, **numbers)
-    scale = Scale(0, max(schedule(each, **numbers)[0].extent[1] for each in SCHEDULES))
+    end = max(schedule(each, **numbers)[0].extent[1] for each in SCHEDULES)
     works = [w for lane in timeline.lanes.values() for w in lane]
     window = min(w.start_us for w in works), max(w.end_us for w in works)
-    idle = gaps(timeline, window, scale.end * 1e-6)
+    idle = gaps(timeline, window, end * 1e-6)
+    wide, narrow = (_drawn(timeline, arrows, idle, Scale(0, end, each)) for each in (WIDE, NARROW))
+    alt = alt or _describe(timeline, title, idle, window)
+    return Picture(title, [("", wide)], caption, alt=alt, narrow=[("", narrow)])
+
+
+def _drawn(timeline, arrows, idle, scale):
     tops = {"host": TOP} | {lane: TOP + 82 + 66 * at for at, lane in enumerate(timeline.lanes)}
     y = max(tops.values()) + LANE + 22
-    height, draw_legend = legend(_legend_of(timeline, idle), LEGEND)
+    height, draw_legend = legend(_legend_of(timeline, idle), min(LEGEND, scale.width))
     with rc_context(STYLE):
-        fig, ax = canvas(WIDE, y + 30 + height)
+        fig, ax = canvas(scale.width, y + 30 + height)
         _draw_host(ax, timeline, scale)
         for lane, items in timeline.lanes.items():
             _draw_stream(ax, lane, items, idle, scale, tops[lane])
         for found in arrows:
             _draw_arrow(ax, found, scale, tops, below=42 if timeline.launches else LANE)
-        arrow(ax, (0, y - 4), (WIDE - 50, y - 4))
-        write(ax, WIDE, y, "time", muted=True, align="right")
+        arrow(ax, (0, y - 4), (scale.width - 50, y - 4))
+        write(ax, scale.width, y, "time", muted=True, align="right")
         draw_legend(ax, y + 30)
-    alt = alt or _describe(timeline, title, idle, window)
-    return Picture(title, [("", fig)], caption, alt=alt)
+    return fig
 
 
 def _draw_host(ax, timeline, scale):

@@ -40,17 +40,28 @@ def lines(ax, pairs, *, colour=FOREGROUND, dashes="-", width=1.2):
 
 def hatched(ax, rectangles, *, colour=FOREGROUND, step=6):
     """Draw rectangles filled with diagonal lines: as lines, since a pattern would need an id."""
+    bars(ax, rectangles, edge=colour)
+    lines(ax, diagonals(rectangles, step), colour=colour)
+
+
+def diagonals(rectangles, step=6):
+    """Return the diagonal lines that fill (x, y, width, height) rectangles, as pairs of (x, y)."""
     strokes = []
     for x, y, w, h in rectangles:
         offset = -h
         while offset < w:
             left, right = max(offset, 0), min(offset + h, w)
-            if right > left:
+            if right > left + 1:  # less than a pixel is not seen
                 low, high = (y + h - (at - offset) for at in (left, right))
                 strokes.append(((x + left, low), (x + right, high)))
             offset += step
-    bars(ax, rectangles, edge=colour)
-    lines(ax, strokes, colour=colour)
+    return strokes
+
+
+def disc(ax, x, y, radius, *, fill="none", edge="none", width=1.8):
+    """Draw a disc around (x, y), or a ring where only ``edge`` is given."""
+    round_ = Path.circle((x, y), radius)
+    _add(ax, round_.vertices, round_.codes, facecolor=fill, edgecolor=edge, linewidth=width)
 
 
 def arrow(ax, start, end, *, colour=FOREGROUND, dashes="-", head=7):
@@ -65,7 +76,7 @@ def arrow(ax, start, end, *, colour=FOREGROUND, dashes="-", head=7):
 
 
 def _add(ax, corners, codes, **style):
-    if corners:
+    if len(corners):
         ax.add_patch(PathPatch(Path(corners, codes), clip_on=False, **style))
 
 

@@ -12,44 +12,6 @@ from .theme import COLOURS, FOREGROUND, HOST, IDLE, STYLE, WIDTH, WORK
 PROMPT, STEPS = 4, 4  # tokens of the prompt, steps that are drawn
 KEPT = 0.22  # how solid is what was kept from an earlier step
 DASHES = (0, (3, 2))
-READ_NAIVE = (  # the caption, and what the drawing says
-    "Each row is a step. Filled: the tokens the model reads. Dashed: the token it chooses. Step 0 is "
-    "the prefill.",
-    "Naive decoding of a prompt of 4 tokens. Step 0 reads 4 tokens and chooses the 5th; step 1 reads "
-    "5, step 2 reads 6, step 3 reads 7: every step reads all tokens again.",
-)
-READ_CACHED = (
-    "Filled: the tokens the model reads. Light: tokens whose keys and values are kept. Dashed: the "
-    "token it chooses. Compare the drawing of chapter 1.",
-    "Decoding with a KV cache, from a prompt of 4 tokens. Step 0 reads all 4 and keeps their keys "
-    "and values. Steps 1, 2 and 3 read one token each, the one that the step before chose; keys and "
-    "values of 4, 5 and 6 tokens are kept.",
-)
-
-
-def positions_read(*, cached=False):
-    """Draw which tokens each step reads and which it chooses: all, or with a cache the newest only.
-
-    Args:
-        cached: whether keys and values of earlier tokens are kept.
-
-    Returns:
-        A ``Picture``.
-    """
-    colour = COLOURS["kv_cache" if cached else "naive"]
-    with rc_context(STYLE):
-        fig, ax = canvas(WIDTH, 34 * STEPS)
-        for step in range(STEPS):
-            y, length = 2 + 34 * step, PROMPT + step
-            first = length - 1 if cached and step else 0
-            write(ax, 0, y + 18, f"step {step}")
-            boxes = [(52 + 29 * at, y, 25, 25) for at in range(length + 1)]
-            bars(ax, boxes[first:length], fill=colour)
-            bars(ax, boxes[:first], fill=colour, alpha=KEPT)
-            bars(ax, boxes[length:], edge=FOREGROUND, dashes=DASHES)
-            write(ax, 60 + 29 * (length + 1), y + 18, f"reads {length - first}")
-    caption, alt = READ_CACHED if cached else READ_NAIVE
-    return Picture("", [("", fig)], caption, alt=alt)
 
 
 def growing_tensor():

@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 
 from .drawn import drawn
 from .shapes import wrapped
-from .theme import BACKGROUND, FOREGROUND, MUTED, THEME, WIDTH
+from .theme import BACKGROUND, FONT, FOREGROUND, LARGEST, MUTED, THEME, WIDTH
 
 NAMESPACE = "http://www.w3.org/2000/svg"
 FAMILY = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
-MARGIN, GAP, LARGEST = 16, 16, 1.25  # pixels, pixels, times its natural size
-SMALL, QUIET = 12.5, "font-size:0.86em;line-height:1.45"
+MARGIN, GAP = 16, 16  # pixels
+SMALL, QUIET = FONT, "font-size:0.86em;line-height:1.45"
 
 
 class Look(NamedTuple):
@@ -41,6 +41,7 @@ TEXTS = {
     "headline": Look(14, True, FOREGROUND, 12, 2, "ttb-headline", "margin:1rem 0 0.2rem"),
     "detail": Look(SMALL, False, MUTED, 0, 2, "ttb-detail", f"{QUIET};color:{THEME[MUTED]}"),
     "note": Look(SMALL, False, FOREGROUND, 0, 2, "ttb-note", QUIET),
+    "group": Look(13.5, True, FOREGROUND, 8, 6, "ttb-group", "margin-top:0.5rem"),
     "heading": Look(SMALL, False, FOREGROUND, 4, 4, "ttb-axis", f"{QUIET};margin-top:0.3rem"),
     "caption": Look(SMALL, False, MUTED, 6, 0, ""),
 }
@@ -49,7 +50,8 @@ TEXTS = {
 class Panel(NamedTuple):
     """A drawing with a heading above it, or words alone.
 
-    ``kind`` is how the words look: "heading" (of an axis), "headline", "detail" (below it) or "note".
+    ``kind`` is how the words look: "heading" (of an axis), "group" (of rows),
+    "headline", "detail" (below it) or "note".
     ``alt`` says what this panel shows; with one drawing the picture's own is enough.
     """
 
@@ -62,7 +64,7 @@ class Panel(NamedTuple):
 class Picture:
     """A figure that displays itself: as an SVG, and as text what it says."""
 
-    def __init__(self, title, rows, caption="", *, alt, kind=""):
+    def __init__(self, title, rows, caption="", *, alt, kind="", narrow=()):
         """Put a figure together.
 
         Args:
@@ -72,14 +74,14 @@ class Picture:
             caption: a sentence below it.
             alt: what the figure says, with its numbers.
             kind: a class name that it has in a page beside "ttb-figure".
+            narrow: the rows again, drawn for a phone: a page shows those or these.
 
         Raises:
             ValueError: a drawing has hatching, a gradient or a clip, whose ids figures would share.
         """
         self.title, self.caption, self.alt = title or "", caption or "", alt
         self.kind = f"ttb-figure {kind}".strip()
-        rows = [row if isinstance(row, list) else [row] for row in rows]
-        self._rows = [[_Drawn(Panel(*panel)) for panel in row] for row in rows]
+        self._rows, self._narrow = _all_drawn(rows), _all_drawn(narrow)
 
     @property
     def svg(self):
@@ -106,6 +108,11 @@ class Picture:
         return self.alt
 
 
+def _all_drawn(rows):
+    rows = [row if isinstance(row, list) else [row] for row in rows]
+    return [[_Drawn(Panel(*panel)) for panel in row] for row in rows]
+
+
 class _Drawn:
     """A panel with its drawing as an element, and its size in pixels."""
 
@@ -125,6 +132,9 @@ def _stacked(picture):
     y = MARGIN + _put(root, "title", picture.title, MARGIN, MARGIN, inside)
     for row in rows:
         y += _put_row(ElementTree.SubElement(root, "g", {"class": "row"}), row, y, inside)
+    for row in picture._narrow:  # seen in a page only
+        group = ElementTree.SubElement(root, "g", {"class": "row narrow", "display": "none"})
+        _put_row(group, row, 0, inside)
     y += _put(root, "caption", picture.caption, MARGIN, y, inside)
     width, height = f"{inside + 2 * MARGIN:g}", f"{y + MARGIN:.0f}"
     ground = {"width": width, "height": height, "fill": BACKGROUND}
@@ -191,14 +201,27 @@ def _page_figure(root):
     for element in root.iter():
         element.tag, element.tail = element.tag.rpartition("}")[2], None
     figure = ElementTree.Element("figure", {"class": root.get("class")})
-    alts = [root.get("aria-label")]
+    alts, narrow_alts = [root.get("aria-label")], [root.get("aria-label")]
+    groups = [part for part in root if part.tag == "g"]
+    both = any(_is_narrow(part) for part in groups)
     for part in root:
         if part.tag == "text":
             figure.append(_page_text(part))
         elif part.tag == "g":
-            figure.append(_page_row(part, alts))
+            row = _page_row(part, narrow_alts if _is_narrow(part) else alts)
+            if both:
+                row.set(
+                    "class", f"{row.get('class')} ttb-{'narrow' if _is_narrow(part) else 'wide'}"
+                )
+            if _is_narrow(part):
+                row.set("style", f"{row.get('style', '')};display:none".lstrip(";"))
+            figure.append(row)
         part.tail = "\n"
     return figure
+
+
+def _is_narrow(part):
+    return "narrow" in part.get("class", "").split()
 
 
 def _page_text(text):
@@ -245,9 +268,7 @@ def _page_drawing(drawing, alt):
             element.set(key, _themed(element.get(key)))
     size = f"display:block;width:100%;max-width:{LARGEST * width:.0f}px;height:auto"
     wide = width > LARGEST * WIDTH
-    drawing.set(
-        "style", f"{size};overflow:visible" + (f";min-width:{0.93 * width:.0f}px" if wide else "")
-    )
+    drawing.set("style", f"{size};overflow:visible" + (f";min-width:{width:.0f}px" if wide else ""))
     drawing.attrib |= {"role": "img", "aria-label": alt} if alt else {"aria-hidden": "true"}
     if not wide:
         return drawing

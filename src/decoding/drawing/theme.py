@@ -2,7 +2,8 @@
 
 from types import MappingProxyType
 
-# Okabe and Ito's palette for all forms of colour blindness (jfly.uni-koeln.de/color), and a violet.
+# Okabe and Ito's palette for all forms of colour blindness (jfly.uni-koeln.de/color), and a violet; then three
+# of Tol's muted scheme (personal.sron.nl/~pault), darkened to stand out from white.
 COLOURS = MappingProxyType(
     {
         "naive": "#D55E00",
@@ -11,6 +12,9 @@ COLOURS = MappingProxyType(
         "static_cache": "#E69F00",
         "compiled": "#009E73",
         "two_streams": "#7B4FD6",
+        "deferred_check": "#882255",
+        "captured_graph": "#77771E",
+        "device_loop": "#1A869E",
     }
 )
 LABELS = MappingProxyType(
@@ -21,6 +25,9 @@ LABELS = MappingProxyType(
         "static_cache": "static cache",
         "compiled": "compiled",
         "two_streams": "two streams",
+        "deferred_check": "deferred check",
+        "captured_graph": "captured graph",
+        "device_loop": "device loop",
     }
 )
 
@@ -45,9 +52,12 @@ THEME = MappingProxyType(
     | {colour: f"var(--ttb-{name}, {colour})" for name, colour in COLOURS.items()}
 )
 
-# One unit of a drawing is one CSS pixel at its natural size; a page may show it 1.25 times as large.
-WIDTH, PANEL, WIDE = 400, 336, 688  # one panel, one of two beside each other, a timeline
-FONT = 13
+# The grid of all figures. One unit of a drawing is one CSS pixel, and a page shows it at most LARGEST
+# times as large, so that its one size of text is 13 to 14 pixels wherever it stands.
+WIDTH, WIDE = 400, 688  # the narrow width, and that of the text
+PANEL = 300  # half the text's width, in a card with its margins
+NARROW = 326  # a timeline on a phone
+FONT, LARGEST = 13, 14 / 13
 STYLE = MappingProxyType(
     {
         "figure.dpi": 72,
@@ -68,8 +78,8 @@ STYLE = MappingProxyType(
         "axes.axisbelow": True,
         "grid.color": GRID,
         "grid.linewidth": 1,
-        "xtick.labelsize": FONT - 1,
-        "ytick.labelsize": FONT - 1,
+        "xtick.labelsize": FONT,
+        "ytick.labelsize": FONT,
         "xtick.color": MUTED,
         "ytick.color": MUTED,
         "xtick.labelcolor": FOREGROUND,

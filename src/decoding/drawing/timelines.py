@@ -8,10 +8,10 @@ from decoding.measuring.timeline import busy_us, gaps, idle_share, token_starts
 
 from .shapes import bars, canvas, hatched, label, legend, lines, text_width, write
 from .svg import Picture
-from .theme import BACKGROUND, CHECK, COPY, FONT, FOREGROUND, HOST, IDLE, STYLE, WIDE, WORK
+from .theme import BACKGROUND, CHECK, COPY, FONT, FOREGROUND, HOST, IDLE, NARROW, STYLE, WIDE, WORK
 from .words import counted, us
 
-LEGEND = 370  # pixels: what a phone shows of a wide drawing before it scrolls
+LEGEND = 370  # pixels: how wide a legend is at most
 RANGE, CALLS, LANE = 27, 13, 28  # pixels: heights of the host's ranges and calls, and of a stream
 TOP = FONT + 8  # where the host's ranges begin
 
@@ -39,21 +39,39 @@ def draw(timeline, *, title, alt=None, us_range=None, min_gap_us=5.0, caption=No
     if end <= start:
         raise ValueError(f"nothing to draw between {start} and {end} µs.")
     shown = start, min(end, timeline.extent[1])
-    scale = Scale(start, end)
     idle = gaps(timeline, shown, min_gap_us) if timeline.lanes else []
+    wide, narrow = (_drawn(timeline, idle, Scale(start, end, width)) for width in (WIDE, NARROW))
+    alt = alt or _describe(timeline, title, shown, min_gap_us)
+    return Picture(title, [("", wide)], caption, alt=alt, narrow=[("", narrow)])
+
+
+def _drawn(timeline, idle, scale):
     words = _words_below(timeline, idle, scale)
     below = _bottom(timeline) + 19 * (1 + max((row for *_, row in words), default=-1))
-    height, draw_legend = legend(_legend_of(timeline, idle, scale), LEGEND)
+    height, draw_legend = legend(_legend_of(timeline, idle, scale), min(LEGEND, scale.width))
     with rc_context(STYLE):
-        fig, ax = canvas(WIDE, below + 58 + height)
+        fig, ax = canvas(scale.width, below + 58 + height)
         _draw_host(ax, timeline, scale)
         _draw_lanes(ax, timeline, scale)
         _draw_idle(ax, timeline, idle, scale)
         _write_below(ax, words, scale, _bottom(timeline))
         _draw_axis(ax, scale, below + 12)
         draw_legend(ax, below + 58)
-    alt = alt or _describe(timeline, title, shown, min_gap_us)
-    return Picture(title, [("", fig)], caption, alt=alt)
+    return fig
+
+
+def tick_step(pixels, width):
+    """Return from one tick to the next, in µs: 1, 2 or 5 times a power of ten.
+
+    Args:
+        pixels: of one µs.
+        width: of the whole drawing, in pixels.
+    """
+    apart = 80 if width > NARROW else 55
+    least = 10.0 ** math.floor(math.log10(apart / pixels))
+    return next(
+        step for step in (least, 2 * least, 5 * least, 10 * least) if step * pixels >= apart
+    )
 
 
 class Scale:
@@ -172,9 +190,7 @@ def _token_at(timeline, gap):
 
 
 def _draw_axis(ax, scale, y):
-    span = scale.end - scale.start
-    step = 10.0 ** math.ceil(math.log10(span / 7))
-    step = next(step * f for f in (0.2, 0.5, 1) if span / (step * f) <= 7)
+    step = tick_step(scale.width / (scale.end - scale.start), scale.width)
     ticks = [((0, y), (scale.width, y))]
     for n in range(math.ceil(scale.start / step), math.floor(scale.end / step) + 1):
         x, words = scale(n * step), f"{n * step:,.10g}"

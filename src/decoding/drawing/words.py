@@ -125,6 +125,14 @@ def spread_words(spread):
     return middle + (f" ({low}–{high})" if low != high else "")
 
 
+def share_of_limit(record):
+    """Return which share of the limit a record's step reaches: 12 %; "–" where that is not known.
+
+    The limit is how long the step's weights and cache take to be read: ``record["floor_ms"]``.
+    """
+    return percent(record.get("floor_ms", math.nan) / record.ms)
+
+
 def workload_words(record):
     """Return the workload of a record: batch 32, prompt 128, 512 new tokens."""
     workload = record.workload

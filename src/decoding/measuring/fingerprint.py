@@ -2,8 +2,8 @@
 
 It covers the ground floor and the measurement, whole folders, read from the files' syntax trees. It
 is blind to comments, docstrings, layout, import statements and the wording of errors, and it leaves
-out what no number depends on: other rungs, the shell, the model of the allocator, what the hub raises,
-this module.
+out what no number depends on: other rungs, the shell, the model of the allocator, the checker of orders,
+what the hub raises, this module. What only some numbers depend on (``APART``) counts for those.
 """
 
 import ast
@@ -13,7 +13,20 @@ from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parents[1]
-LEFT_OUT = {"__init__", "__main__", "allocator", "hub", "report", "fingerprint"}
+LEFT_OUT = {"__init__", "__main__", "allocator", "checker", "fingerprint", "hub", "report"}
+#: Modules that only some loops need, or one chapter's experiments: they count where a counted module
+#: imports them, or where they are named.
+APART = {
+    "asking",
+    "bandwidth",
+    "captured",
+    "endings",
+    "graph_checks",
+    "hostless",
+    "leftovers",
+    "safeguards",
+    "while_graph",
+}
 LABEL = "label"  # the one field of a rung that no measurement depends on
 
 
@@ -21,7 +34,7 @@ def fingerprint(rungs, cells=(), folder=FOLDER):
     """Return a short hash of the code behind measurements of ``rungs`` made by ``cells``.
 
     Args:
-        rungs: names in ``RUNGS``; other names are passed over.
+        rungs: names in ``RUNGS`` and in ``APART``; other names are passed over.
         cells: the source of a notebook's code cells.
         folder: where the package ``decoding`` is.
     """
@@ -34,7 +47,8 @@ def fingerprint(rungs, cells=(), folder=FOLDER):
         *folder.glob("measuring/**/*.py"),
         *(path for path in folder.glob("loops/*.py") if path.stem not in foreign),
     ]
-    paths = sorted(path for path in paths if path.stem not in LEFT_OUT | {"rungs"})
+    paths = [path for path in paths if path.stem not in LEFT_OUT | {"rungs"}]
+    paths = sorted(_counted(paths, set(rungs)))
     ladder.body.remove(_ladder(ladder))
     parts = [canonical(ladder), *(_canonical_of(_text(path)) for path in paths)]
     parts += [
@@ -48,14 +62,19 @@ def fingerprint(rungs, cells=(), folder=FOLDER):
 
 
 def rungs_named_in(cells, folder=FOLDER):
-    """Return the rungs whose names stand as strings in the source of ``cells``, in order."""
+    """Return the rungs whose names stand as strings in the source of ``cells``, in order.
+
+    Behind them come the modules in ``APART`` that a cell imports.
+    """
+    nodes = [node for cell in cells for node in ast.walk(tree_of_cell(cell))]
     words = {
         node.value
-        for cell in cells
-        for node in ast.walk(tree_of_cell(cell))
+        for node in nodes
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
-    return [name for name in _entries(ast.parse(_text(folder / "rungs.py"))) if name in words]
+    imported = {name for cell in cells for name in _imported_by(tree_of_cell(cell))}
+    entries = _entries(ast.parse(_text(folder / "rungs.py")))
+    return [name for name in entries if name in words] + sorted(APART & imported)
 
 
 def tree_of_cell(source):
@@ -86,6 +105,25 @@ def _says_nothing(node):
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return isinstance(node.value.value, str)
     return isinstance(node, ast.Import | ast.ImportFrom)
+
+
+def _counted(paths, named):
+    """Return ``paths`` without the modules in ``APART`` that are not named, and that none of the rest imports."""
+    counted = [path for path in paths if path.stem not in APART - named]
+    while True:
+        imported = {name for path in counted for name in _imported_by(ast.parse(_text(path)))}
+        more = [path for path in paths if path not in counted and path.stem in imported]
+        if not more:
+            return counted
+        counted += more
+
+
+def _imported_by(tree):
+    """Return the last parts of the names of the modules that a tree imports, or imports from."""
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    found = {alias.name for node in nodes for alias in node.names}
+    found |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    return {name.rpartition(".")[2] for name in found}
 
 
 def _text(path):

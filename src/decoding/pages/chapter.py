@@ -24,8 +24,16 @@ from decoding.measuring.timeline import Timeline
 from decoding.measuring.watching import LOOPS, WITHOUT_GUARDS
 from decoding.rungs import EXPANDABLE
 
-from .machines import BOOK_DTYPE, book_folder, workload
+from .machines import BOOK_DTYPE, LADDER, book_folder, workload
 from .shelf import Shelf
+
+
+class Traced(dict):
+    """Timelines of one trace by their labels, with the ``machine`` that they were recorded on."""
+
+    def __init__(self, machine, timelines):
+        super().__init__(timelines)
+        self.machine = machine
 
 
 class Chapter:
@@ -116,7 +124,7 @@ class Chapter:
             self.batched: {"rung": "naive", "environment": EXPANDABLE, "once": True},
             self.single: {"rung": "compiled", "compile_mode": "default"},
         }
-        return [*RUNGS, more[workload]] if workload in more else []
+        return [*LADDER, more[workload]] if workload in more else []
 
     def race(self, name, entrants, workload=None, **arguments):
         """Return the result of ``measuring.race``, kept under ``name`` and read while recent.
@@ -170,6 +178,8 @@ class Chapter:
     def trace(self, name, entrants, workload=None, *, first_token=64, tokens=4):
         """Return a ``Timeline`` of a few tokens for each label; without a GPU, those of the book.
 
+        They are ``Traced``.
+
         Raises:
             NotMeasured: the trace failed on this machine.
         """
@@ -181,7 +191,8 @@ class Chapter:
             lambda: measuring.trace(entrants, workload, **span),
             json.dumps([entrants, asdict(workload), first_token, tokens], sort_keys=True),
         )
-        return {label: Timeline.from_dict(kept) for label, kept in found["timelines"].items()}
+        kept = found["timelines"].items()
+        return Traced(found["machine"], ((label, Timeline.from_dict(each)) for label, each in kept))
 
     def allocations(self, rung, workload=None, *, environment=None, **options):
         """Return what the caching allocator was asked for; without a GPU, what the book recorded.

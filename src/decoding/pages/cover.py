@@ -1,37 +1,198 @@
-"""The book's first figure: the whole ladder, from its records."""
+"""The book's cover: its figure, drawn from the records, and the chapters with what each has gained."""
 
 from pathlib import Path
+from typing import NamedTuple
 
-from decoding import RUNGS
-from decoding.drawing import ladder
-from decoding.drawing.words import ms
+import nbformat
+import yaml
+
+from decoding.drawing import headline, rungs_as_bars, work_and_idle
+from decoding.drawing.words import UNKNOWN, Words, as_fast, ms, percent, reserved, us
+from decoding.measuring import NotComparable
 from decoding.measuring.records import load
 
+from . import results
 from .machines import BOOK_RECORDS, PROMPT_TOKENS, book_folder
+from .machines import LADDER as THE_LADDER
 
+ROOT = BOOK_RECORDS.parent.parent
 LADDER = BOOK_RECORDS.parent / "_static" / "ladder.svg"  # for the README
+REGIMES = {1: "one user", 32: "32 at once"}  # batch size -> what it is called
+NUMBERS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
 
 
-def ladder_figure(folder):
-    """Return the time per token at batch 32, rung by rung, from the records in ``folder``.
+class Card(NamedTuple):
+    """A chapter on the cover.
+
+    Attributes:
+        page: its name in the table of contents.
+        number: as in its file's name; "" of a page that has none.
+        name: its title.
+        sentence: what it does, from its metadata.
+        gains: regime -> what its records say, in the words of its step card; {} without records.
+    """
+
+    page: str
+    number: str
+    name: str
+    sentence: str
+    gains: dict
+
+
+def panels(folder):
+    """Return the ladder's records in ``folder``: batch size -> records, in order.
 
     Raises:
         FileNotFoundError: a rung has no record.
     """
-    loaded = []
-    for name in RUNGS:
-        paths = sorted(Path(folder).glob(f"{name}_gpt2_b32_p{PROMPT_TOKENS}_*.json"))
-        if not paths:
-            raise FileNotFoundError(
-                f"{folder} has no record of {name!r} at batch 32: run `make record`."
-            )
-        loaded.append(load(paths[0]))
-    title = (
-        f"A token takes {ms(loaded[0].ms)} on the first rung and {ms(loaded[-1].ms)} on the last"
+    return {size: [_record(folder, name, size) for name in THE_LADDER] for size in REGIMES}
+
+
+def sentences(found):
+    """Return the answer to the book's question, from ``panels``: two sentences."""
+    first, last = found[1][0], found[1][-1]
+    return (
+        f"For one user, {_a_gpu(first)} waits {percent(first.idle)} of the time.",
+        f"{_later(last)}: {percent(last.idle)}.",
     )
-    return ladder(loaded, title, caption=f"{loaded[0]['machine']['gpu']}, GPT-2, batch 32.")
+
+
+def answer(found):
+    """Return ``sentences`` as one text, the title of the cover's figure."""
+    return Words(" ".join(sentences(found)))
+
+
+def ladder_figure(folder):
+    """Return the time per token rung by rung, for one user and for 32 at once.
+
+    Raises:
+        FileNotFoundError: a rung has no record in ``folder``.
+    """
+    found = panels(folder)
+    shown = {
+        f"{REGIMES[size].capitalize()} (batch {size})": rungs_as_bars(records)
+        for size, records in found.items()
+    }
+    gpu = found[1][0]["machine"]["gpu"]
+    names = (one.name for one in found[1] if as_fast(found[1][0], one) == UNKNOWN)
+    apart = [f"{name.capitalize()} were timed apart: compare their memory." for name in names]
+    return work_and_idle(
+        shown,
+        answer(found),
+        caption=" ".join(
+            [f"Time of one token of GPT-2, {gpu}. Each side has its own scale.", *apart]
+        ),
+        one_scale=False,
+    )
 
 
 def write():
     """Draw the figure of the book's records for the README."""
     ladder_figure(book_folder()).save(LADDER)
+
+
+def parts(toc=None):
+    """Return the parts of the book whose notebooks have a sentence: caption -> their cards.
+
+    Args:
+        toc: what stands in _toc.yml; default: the book's.
+    """
+    toc = toc or yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    found = {
+        part["caption"]: [*filter(None, (_card(each["file"]) for each in part["chapters"]))]
+        for part in toc["parts"]
+    }
+    return {caption: cards for caption, cards in found.items() if cards}
+
+
+def gains_of(chapter, folder):
+    """Return what a chapter gains, regime by regime, in the words of its step card.
+
+    Args:
+        chapter: the name of its file, without the suffix.
+        folder: of the records.
+
+    Returns:
+        A dict, empty where the chapter has no step or the records don't tell.
+    """
+    if chapter not in STEPS:
+        return {}
+    try:
+        return {words: STEPS[chapter](folder, size) for size, words in REGIMES.items()}
+    except (FileNotFoundError, NotComparable):
+        return {}
+
+
+def _step(before, after):
+    return lambda folder, size: headline(
+        _record(folder, before, size), _record(folder, after, size)
+    )
+
+
+def _start(folder, size):
+    record = _record(folder, "naive", size)
+    return Words(f"{ms(record.ms)} a token, {percent(record.idle)} idle")
+
+
+def _memory(folder, size):
+    names = "kv_cache", "expandable_segments"
+    return reserved(*(_record(folder, name, size) for name in names), "allocator")
+
+
+def _check(folder, size):
+    race = load(Path(folder) / f"watch_b{size}.json")["results"]
+    cost, share = results.cost_of_check(race), results.share_of_check(race)
+    return Words(f"the check costs {us(cost)}, {percent(share)}")
+
+
+# What the records tell of a chapter: (folder, batch size) -> words.
+STEPS = {
+    "01_naive": _start,
+    "02_kv_cache": _step("naive", "kv_cache"),
+    "03_expandable_segments": _memory,
+    "04_static_cache": _step("kv_cache", "static_cache"),
+    "05_torch_compile": _step("static_cache", "compiled"),
+    "06_stop_check": _check,
+    "07_two_streams": _step("compiled", "two_streams"),
+}
+
+
+def _card(page):
+    path = ROOT / f"{page}.ipynb"
+    if not path.exists():
+        return None
+    notebook = nbformat.read(path, as_version=4)
+    if "sentence" not in notebook.metadata:
+        return None
+    number = path.stem.partition("_")[0]
+    return Card(
+        page,
+        number.lstrip("0") if number.isdigit() else "",
+        notebook.cells[0].source.partition("\n")[0].removeprefix("# "),
+        notebook.metadata["sentence"],
+        gains_of(path.stem, BOOK_RECORDS / book_folder().name),
+    )
+
+
+def _record(folder, name, size):
+    paths = sorted(Path(folder).glob(f"{name}_gpt2_b{size}_p{PROMPT_TOKENS}_*.json"))
+    if not paths:
+        raise FileNotFoundError(
+            f"{folder} has no record of {name!r} at batch {size}: run `make record`."
+        )
+    return load(paths[0])
+
+
+def _a_gpu(record):
+    """A GPU with its article, without maker and memory: an H100."""
+    words = [word for word in record["machine"]["gpu"].split() if word != "NVIDIA"]
+    name = words[0]
+    return f"{'an' if name[0] in 'AEFHILMNORSX' else 'a'} {name}"
+
+
+def _later(record):
+    """How many chapters it takes to the rung of a record."""
+    for path in sorted((ROOT / "notebooks").glob(f"[0-9][0-9]_{record['rung']}.ipynb")):
+        number = int(path.stem[:2])
+        return f"{NUMBERS[number] if number < len(NUMBERS) else number} chapters later"
+    return "On the last rung"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from decoding import RUNGS
 from decoding.measuring import Workload
 from decoding.measuring.records import load, slug
 from decoding.models import default_dtype
@@ -12,6 +13,7 @@ from decoding.models import default_dtype
 BOOK_GPU = "NVIDIA-H100-80GB-HBM3"
 BOOK_DTYPE = "bfloat16"
 BOOK_RECORDS = Path(__file__).resolve().parents[3] / "book" / "records"
+LADDER = tuple(RUNGS)[:6]  # the rungs that are measured together as the ladder
 PROMPT_TOKENS = 128  # of the ladder's workloads on a GPU
 SMALL_GPU_MIB = 16_000  # below, batch 32 does not fit the naive loop
 SAME_MACHINE = ("gpu", "driver", "torch", "transformers", "python")

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from transformers import GPT2Config
 
-from decoding.allocator import replay
 from decoding.drawing import LABELS, running_median
+from decoding.drawing.logged import is_logged, pauses
 from decoding.drawing.words import Words
 from decoding.measuring import Record, Workload, change_of, ratio_of
 from decoding.measuring.timeline import gaps
@@ -225,25 +225,6 @@ def real_and_model(rung, recording, models):
     ]
 
 
-def layouts(recording, positions=8, **setting):
-    """Return the segments that the model of the allocator holds along a recorded run.
-
-    Args:
-        recording: as ``Chapter.allocations`` returns it.
-        positions: at how many tokens, evenly spaced from the first to the last.
-        **setting: of the ``CachingAllocator``.
-
-    Returns:
-        A dict, number of new tokens -> segments.
-    """
-    events, marks = recording["events"], recording["marks"]
-    tokens = {round(at * (len(marks) - 1) / (positions - 1)) for at in range(positions)}
-    return {
-        token + 1: replay(events, marks[: token + 1], **setting)["allocator"].layout()
-        for token in sorted(tokens)
-    }
-
-
 def races(chapter, sizes=(1, 8, 32, 128)):
     """Return what the book's race found at several batch sizes: batch size -> loop -> ``Record``.
 
@@ -257,6 +238,36 @@ def races(chapter, sizes=(1, 8, 32, 128)):
     return {
         size: chapter.watch(chapter.single.but(batch_size=size))["results"]
         for size in (sizes if chapter.on_gpu else (1, 2))
+    }
+
+
+def card(machine):
+    """Return on which card and which day a record was made, in words, from its ``machine``."""
+    return Words(f"card {machine.get('gpu_id') or 'unknown'}, {machine['date'][:10]}")
+
+
+def launch_and_work(raced):
+    """Return L, G and the token of every loop of the races, in µs, as ``drawing.calculator`` takes them.
+
+    Args:
+        raced: what ``races`` returns.
+
+    Returns:
+        A dict: with guards or without -> batch size -> loop -> (L, G, time per token); None or nan is
+        what was not measured.
+    """
+    loops = {"check": "check at once", "two streams": "one step late", "no check": "never"}
+    return {
+        group: {
+            str(size): {
+                words: tuple(
+                    race[loop + suffix].get(key) for key in ("L_us", "G_us", "measured_us")
+                )
+                for loop, words in loops.items()
+            }
+            for size, race in raced.items()
+        }
+        for group, suffix in (("measured, batch", ""), ("without guards, batch", ", no guards"))
     }
 
 
@@ -323,6 +334,15 @@ def pauses_us(timeline):
     """Return for how many µs of a token the GPU is idle in pauses of less than a microsecond."""
     long = sum(end - begin for begin, end in gaps(timeline, min_us=1))
     return (timeline.idle * timeline.extent[1] - long) / len(timeline.tokens)
+
+
+def pauses_of_a_step(race):
+    """Return for how many µs of a step the GPU pauses between its kernels, as a race tells it.
+
+    Args:
+        race: the ``results`` of a race: loop -> ``Record``.
+    """
+    return pauses(race) if any(map(is_logged, race.values())) else nan
 
 
 def totals(race):

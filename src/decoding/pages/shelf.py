@@ -16,6 +16,7 @@ from decoding.measuring.fingerprint import fingerprint
 from decoding.measuring.machine import machine
 from decoding.measuring.records import SCHEMA, load, save
 
+from . import floor
 from .machines import SAME_MACHINE, book_folder, folder_of, machine_of
 
 
@@ -104,11 +105,18 @@ class Shelf:
         return self._given(record)
 
     def of_the_book(self, file):
-        """Return the book's record ``file``, for machines that cannot make one."""
-        return self._given(load(book_folder() / file))
+        """Return the book's record ``file``, for machines that cannot make one.
+
+        Raises:
+            NotRecorded: the book has none yet.
+        """
+        if not (path := book_folder() / file).exists():
+            raise NotRecorded(f"The book has no record {file} yet.")
+        return self._given(load(path))
 
     def _given(self, record):
         self.shown.append(record["machine"])
+        floor.put(record, self.folder)
         return record
 
     def _is_recent(self, kept):

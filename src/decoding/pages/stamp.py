@@ -19,10 +19,10 @@ from pathlib import Path
 
 import nbformat
 
-from decoding import RUNGS
 from decoding.measuring.fingerprint import canonical, fingerprint, rungs_named_in, tree_of_cell
 
 from .inline import KEY, asked_in, stored_in
+from .machines import LADDER
 from .names import cells_behind, names_in
 
 STAMPED = ("gpu", "driver", "cuda", "torch", "transformers", "python")
@@ -81,9 +81,12 @@ def stamps(notebook):
 
 
 def _rungs_in(sources):
-    """The rungs that sources name: each by its name, or all by the ladder's."""
+    """The rungs that sources name: each by its name, or those of Part I by the ladder's."""
     words = {name for source in sources for name in names_in(source).reads}
-    return tuple(RUNGS) if "RUNGS" in words else tuple(rungs_named_in(sources))
+    named = rungs_named_in(sources)
+    if "RUNGS" in words:
+        named = [*LADDER, *(name for name in named if name not in LADDER)]
+    return tuple(named)
 
 
 def _conclusions_in(sources):
@@ -159,8 +162,13 @@ def put_facts(notebook, machine, dates, **more):
     }
 
 
+def brief(recorded):
+    """Return where and when a page's numbers were recorded, in a few words, from its metadata."""
+    return f"Recorded on {recorded['gpu']}, {_days(recorded)}"
+
+
 def line(recorded, state):
-    """Return the line under a page's title, for what its metadata say and its freshness."""
+    """Return all of that as a line, with what a page's freshness asks to be said."""
     if state == "unrecorded":
         return "Not recorded on a GPU yet: this page shows no measured numbers."
     words = (
@@ -168,7 +176,7 @@ def line(recorded, state):
         f"driver {recorded['driver']} · {_days(recorded)}."
     )
     if recorded.get("redrawn"):
-        words += f" Drawn again from these records on {_day(recorded['redrawn'])}."
+        words += f" Drawn again from these records on {day(recorded['redrawn'])}."
     if recorded.get("waiting"):
         words += " Parts that are not measured yet say so."
     if state == "stale":
@@ -180,16 +188,16 @@ def line(recorded, state):
 
 def _days(recorded):
     """The days on which a page's numbers were measured as words: 24 to 25 November 2026."""
-    last = _day(recorded["date"])
+    last = day(recorded["date"])
     if "since" not in recorded:
         return last
-    first = _day(recorded["since"])
+    first = day(recorded["since"])
     number, _, month = first.partition(" ")
     return f"{number if last.endswith(f' {month}') else first} to {last}"
 
 
-def _day(date):
-    """An ISO date or time as words: 24 November 2026."""
+def day(date):
+    """Return an ISO date or time as words: 24 November 2026."""
     when = datetime.fromisoformat(date.replace("Z", "+00:00"))
     return f"{when.day} {when:%B %Y}"
 

@@ -4,7 +4,15 @@ from math import isnan
 from pathlib import Path
 
 from decoding import RUNGS
-from decoding.drawing import explorer, explorer2, ladder, table
+from decoding.drawing import (
+    explorer,
+    explorer2,
+    ladder,
+    rungs_as_bars,
+    table,
+    with_numbers,
+    work_and_idle,
+)
 from decoding.drawing.words import known, ms, percent, ratio, spread_words
 from decoding.measuring import Record
 from decoding.measuring.records import load
@@ -135,20 +143,37 @@ def parts_table(machines):
 
 
 def comparisons(machines):
-    """Return a table for each machine beside the book's; without any, one with made-up figures."""
+    """Return a picture for each machine beside the book's; without any, one with made-up figures.
+
+    Its numbers, and where the difference lies, stand folded below it. Where no rung was measured
+    alike there is a table that says so.
+    """
     ours = machines.ours
-    tables = []
+    made = []
     for name, theirs in machines.others.items():
         gpu = next(iter(theirs.values()))["machine"]["gpu"]
         caption = f"{gpu} ({name}) beside the book's {BOOK_GPU}"
-        rows = list(beside(ours, theirs))
-        tables.append(table(HEAD, rows, caption + ": no rung measured alike" * (not rows)))
-    if ours and not tables:
+        made.append(_comparison(ours, theirs, caption, HEAD))
+    if ours and not made:
         example = {kind: made_up(record) for kind, record in ours.items() if known(record.busy_ms)}
         caption = "Made up, not measured: a GPU half as fast, a host twice as fast"
         head = ["made up" if words == "this one" else words for words in HEAD]
-        tables.append(table(head, list(beside(ours, example)), caption))
-    return tables
+        made.append(_comparison(ours, example, caption, head))
+    return made
+
+
+def _comparison(ours, theirs, caption, head):
+    rows = list(beside(ours, theirs))
+    if not rows:
+        return table(head, rows, f"{caption}: no rung measured alike")
+    panels = {
+        _where(one): rungs_as_bars(dict(zip(head[1:3], (one, theirs[kind_of(one)]))))
+        for one in _measured_alike(ours, theirs)
+    }
+    picture = work_and_idle(
+        panels, caption, one_scale=False, caption="Each pair of bars has its own scale."
+    )
+    return with_numbers(picture, table(head, rows))
 
 
 def beside(ours, theirs):
@@ -157,12 +182,17 @@ def beside(ours, theirs):
     Args:
         ours, theirs: kind -> ``Record``.
     """
-    both = [record for kind, record in ours.items() if kind in theirs]
-    for one in sorted(both, key=lambda record: (-record.batch, _place(record))):
+    for one in _measured_alike(ours, theirs):
         other = theirs[kind_of(one)]
         times = _time_of(one), _time_of(other), ratio(one.ms / other.ms)
         failed = one.error or other.error
         yield (_where(one), *(("–",) * 3 if failed else times), reason_for(one, other))
+
+
+def _measured_alike(ours, theirs):
+    """The records of ``ours`` whose kind is in ``theirs``, the largest batch first."""
+    both = [record for kind, record in ours.items() if kind in theirs]
+    return sorted(both, key=lambda record: (-record.batch, _place(record)))
 
 
 def reason_for(ours, theirs):

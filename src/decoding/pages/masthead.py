@@ -1,0 +1,311 @@
+"""What a chapter's masthead says, from the book's records: its headline, its questions, the ladder.
+
+A chapter whose page is called after its rung, ``08_ask_late`` say, needs no entry below but its
+sentence: its step is the one from the rung before it that has the same allocator.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from decoding.drawing import headline
+from decoding.drawing.masthead import Masthead, Question, Row, Step, draw_masthead
+from decoding.drawing.words import (
+    change,
+    count,
+    known,
+    mib,
+    ms,
+    number,
+    percent,
+    ratio,
+    share_of_limit,
+    speed,
+    us,
+)
+from decoding.measuring import NotComparable, NotRecorded
+from decoding.measuring.comparing import FEWEST
+from decoding.measuring.records import load, slug
+from decoding.rungs import RUNGS
+
+from . import floor, results, stamp
+from .machines import BOOK_RECORDS
+from .teaching import WORKLOADS
+
+BATCHES = (32, 1)  # in the order in which they are shown
+LIMIT = "../book/glossary.html#term-share-of-the-limit"
+
+
+class Records:
+    """The records of one machine, in a folder."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+
+    def rung(self, name, batch):
+        """Return the record of a rung, or of a variant by the beginning of its file's name."""
+        return self._load(f"{name}_{WORKLOADS[batch]}.json")
+
+    def race(self, batch):
+        """Return what the book's race at a batch size found: loop -> record."""
+        return self._load(f"watch_b{batch}.json")["results"]
+
+    def _load(self, file):
+        if not (self.folder / file).exists():
+            raise NotRecorded(f"There is no record {file}.")
+        found = load(self.folder / file)
+        floor.put(found, self.folder)
+        return found
+
+
+def folder_for(recorded):
+    """Return the folder with the records of the GPU that a page was recorded on; None if there is none.
+
+    Args:
+        recorded: what the page's metadata say of it, or None.
+    """
+    folder = BOOK_RECORDS / slug(recorded["gpu"]) if recorded else None
+    return folder if folder and folder.is_dir() else None
+
+
+def before(rung):
+    """Return the rung whose place ``rung`` takes: the last before it with the same allocator."""
+    names = list(RUNGS)
+    earlier = names[: names.index(rung)]
+    alike = [name for name in earlier if RUNGS[name].environment == RUNGS[rung].environment]
+    return (alike or earlier or [None])[-1]
+
+
+def of_time(rung, records, third=("idle", 1)):
+    """The time of a token, and beside it the GPU's idle share ("idle") or the memory ("reserved").
+
+    ``third`` says which of the two, and at which batch size the third question asks for it.
+    """
+    first, (beside, asked) = before(rung), third
+    write = headline if beside == "idle" else speed
+    rows, questions = [], []
+    for batch in BATCHES:
+        old, new = records.rung(first, batch), records.rung(rung, batch)
+        rows.append(_row(f"batch {batch}", old, new, _said(write, old, new), BESIDE[beside]))
+        question = (f"b{batch}", f"A token at batch {batch}", "ms", new.ms, ms(new.ms), old.ms)
+        questions.append(Question(*question))
+    old, new = records.rung(first, asked), records.rung(rung, asked)
+    if beside == "idle":
+        label = f"GPU idle at batch {asked}"
+        questions.append(Question(beside, label, "%", 100 * new.idle, percent(new.idle)))
+    else:
+        label, found = f"Reserved at batch {asked}", new.reserved_mib
+        questions.append(Question(beside, label, "MiB", found, mib(found), old.reserved_mib))
+    return f"Time of a token: {_label(first)} → {_label(rung)}", rows, questions
+
+
+def along(rung, records):
+    """The time of the first tokens of a run and of the last: there is no step before it."""
+    rows, questions = [], []
+    for batch in BATCHES:
+        record = records.rung(rung, batch)
+        first, last = results.ends(record.curve)
+        said = f"{ratio(last / first)} the time, {mib(record.reserved_mib)} reserved"
+        share = _share(record)
+        rows.append(Row(f"batch {batch}", number(first), ms(last), said, share=share))
+        label = f"Last tokens at batch {batch}"
+        questions.append(Question(f"b{batch}", label, "ms", last, ms(last), first, grows=True))
+    held = records.rung(rung, BATCHES[0]).reserved_mib
+    label = f"Reserved at batch {BATCHES[0]}"
+    questions.append(Question("reserved", label, "MiB", held, mib(held)))
+    return "Time of a token: first eighth of the run → last eighth", rows, questions
+
+
+def of_reserved(rung, records):
+    """The peak of the reserved memory, under the one allocator and under the other."""
+    plain, own = "naive", before(rung)
+    pairs = {
+        f"{_label(plain)}, batch 32": (plain, f"{plain}_{rung}", 32),
+        f"{_label(own)}, batch 32": (own, rung, 32),
+        f"{_label(own)}, batch 1": (own, rung, 1),
+    }
+    rows, questions = [], []
+    for where, (one, other, batch) in pairs.items():
+        old, new = (records.rung(name, batch).reserved_mib for name in (one, other))
+        rows.append(Row(where, count(old), mib(new), change(new - old)))
+        questions.append(Question(f"{one}{batch}", where, "MiB", new, mib(new), old))
+    return f"Reserved memory: default allocator → {_label(rung)}", rows, questions
+
+
+def of_check(rung, records, batches=(32, 1, 128)):
+    """The time of a token with the check at once, and without one: a race."""
+    rows, questions = [], []
+    for batch in batches:
+        race = records.race(batch)
+        cost = results.cost_of_check(race)
+        said = f"the check costs {us(cost)}, {percent(results.share_of_check(race))}"
+        rows.append(_row(f"batch {batch}", race["check"], race["no check"], said))
+        label = f"The check at batch {batch}"
+        questions.append(Question(f"b{batch}", label, "µs", cost, us(cost)))
+    return "Time of a token: checked at once → not checked", rows, questions
+
+
+class Chapter(NamedTuple):
+    """What is particular to a chapter's masthead.
+
+    ``rung`` is the last part of its page's name unless it is given; a chapter without one has None.
+    """
+
+    sentence: str = ""
+    rung: str | None = ""
+    of: object = of_time
+    name: str = ""  # on the small ladder, where it is not the rung's
+
+
+CHAPTERS = {
+    "01_naive": Chapter("The loop reads the whole sequence again for every token.", of=along),
+    "02_kv_cache": Chapter(
+        "Keys and values are kept, so a step reads one token.",
+        of=partial(of_time, third=("idle", 32)),
+    ),
+    "03_expandable_segments": Chapter(
+        "Memory grows in place, and no freed piece is too small.", of=of_reserved
+    ),
+    "04_static_cache": Chapter(
+        "The cache is allocated once, and every step becomes the same.",
+        of=partial(of_time, third=("reserved", 32)),
+    ),
+    "05_torch_compile": Chapter("One replay takes the place of hundreds of launches.", "compiled"),
+    "06_stop_check": Chapter(
+        "Copying one byte lets the GPU wait for the host.", None, of_check, "no check"
+    ),
+    "07_two_streams": Chapter("The next step is launched before the last answer is read."),
+}
+SCOREBOARD = "scoreboard"
+
+
+def chapter_of(page):
+    """Return the ``Chapter`` of a page, by its name: ``08_ask_late`` has the rung ``ask_late``."""
+    found = CHAPTERS.get(page, Chapter())
+    if found.rung != "":
+        return found
+    rung = page.partition("_")[2]
+    return found._replace(rung=rung if rung in RUNGS else None)
+
+
+def told(page, records):
+    """Return the ``Masthead`` of a chapter; without a headline where its records are missing."""
+    chapter = chapter_of(page)
+    here = int(page.partition("_")[0])
+    bare = Masthead(page, chapter.sentence, here=here)
+    if records is None or (chapter.rung is None and chapter.of is of_time):
+        return bare
+    try:
+        of, rows, questions = chapter.of(chapter.rung, records)
+    except NotRecorded:
+        return bare
+    asked = [one for one in questions if known(one.answer) and one.answer > 0]
+    return bare._replace(of=of, rows=tuple(rows), questions=tuple(asked))
+
+
+def whole_ladder(records, pages):
+    """Return the ``Masthead`` of the page that sums up: from the first rung to the last."""
+    rungs = [rung for rung in RUNGS if any(chapter_of(page).rung == rung for page in pages)]
+    words = Masthead(SCOREBOARD, "One loop, one change at a time.")
+    rows = []
+    try:
+        for batch in BATCHES:
+            old, new = records.rung(rungs[0], batch), records.rung(rungs[-1], batch)
+            rows.append(_row(f"batch {batch}", old, new, _said(speed, old, new)))
+    except NotRecorded:
+        return words
+    names = [_label(rung) for rung in (rungs[0], rungs[-1])]
+    return words._replace(of=f"Time of a token: {' → '.join(names)}", rows=tuple(rows))
+
+
+def steps(pages, records):
+    """Return the ``Step``s of the small ladder: the chapters that have something to show on it.
+
+    Args:
+        pages: the names of the chapters' pages, in order.
+        records: ``Records``.
+    """
+    found = []
+    for page in pages:
+        chapter = chapter_of(page)
+        try:
+            if chapter.of is of_check:
+                shown = {batch: records.race(batch)["no check"] for batch in BATCHES}
+            elif chapter.rung:
+                shown = {batch: records.rung(chapter.rung, batch) for batch in BATCHES}
+            else:
+                continue
+        except NotRecorded:
+            continue
+        bars = {batch: (one.ms, one.idle) for batch, one in shown.items() if known(one.ms)}
+        # A race of its own, or one process: its time stands in no ratio with the others'.
+        apart = chapter.of is of_check or any(one.spread_over < FEWEST for one in shown.values())
+        name = chapter.name or _label(chapter.rung)
+        if bars:
+            found.append(Step(int(page.partition("_")[0]), name, f"{page}.html", bars, apart))
+    return found
+
+
+def masthead(page, pages, folder):
+    """Return the HTML of a page's masthead; "" for a page that has none.
+
+    Args:
+        page: its name, ``05_torch_compile`` or ``scoreboard``.
+        pages: the names of all chapters' pages, in order.
+        folder: of the records of the machine that the page was recorded on, or None.
+    """
+    records = folder and Records(folder)
+    ladder = steps(pages, records) if records else []
+    if page in pages:
+        return draw_masthead(told(page, records), ladder, limit_href=LIMIT)
+    if page != SCOREBOARD or not records:
+        return ""
+    places = {step.number: step for step in ladder}
+    asked = [
+        (places.get(one.here), one.page, one.questions) for one in (told(p, records) for p in pages)
+    ]
+    asked = [row for row in asked if row[0] and row[2]]
+    return draw_masthead(
+        whole_ladder(records, pages), ladder, limit_href=LIMIT, all_questions=asked
+    )
+
+
+def limit_line(folder):
+    """Return where the limit of a machine comes from, as words; "" where it is not known."""
+    path = Path(folder or "") / floor.FILE
+    if not folder or not path.exists():
+        return ""
+    found = load(path)
+    rate, date = found["found"]["gb_per_s"], stamp.day(found["machine"]["date"])
+    return f"Limit: bytes over {number(rate)} GB/s, a copy timed on {date}."
+
+
+def _idle(old, new):
+    return (f"GPU idle {percent(old.idle)}", percent(new.idle)) if known(old.idle) else ()
+
+
+def _reserved(old, new):
+    found = old.reserved_mib, new.reserved_mib
+    return (f"reserved {count(found[0])}", mib(found[1])) if all(map(known, found)) else ()
+
+
+BESIDE = {"idle": _idle, "reserved": _reserved}
+
+
+def _row(where, old, new, said, beside=_idle):
+    return Row(where, number(old.ms), ms(new.ms), said, beside(old, new), _share(new))
+
+
+def _share(record):
+    return share_of_limit(record) if floor.KEY in record else ""
+
+
+def _label(rung):
+    return RUNGS[rung].label
+
+
+def _said(write, old, new):
+    try:
+        return write(old, new)
+    except NotComparable:
+        return ""
