@@ -145,7 +145,7 @@ class TestFailures:
         total = torch.cuda.get_device_properties(0).total_memory
         outcomes = []
         for spare in (0, 4, 16, 40, 64, 160, 2000):
-            release(model)
+            release()  # of other tests' models, too
             torch.cuda.empty_cache()
             used = torch.cuda.memory_reserved()
             torch.cuda.set_per_process_memory_fraction(min(1.0, (used + (spare << 20)) / total))
