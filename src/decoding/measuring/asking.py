@@ -18,6 +18,7 @@ from .probes import timed
 from .processes import run_fresh
 from .races import rotated, spreads
 from .records import spread
+from .replays import Step
 from .runs import Run, checksum, load
 
 ENDS = (16, 64, 240)  # the steps in which the last row finishes
@@ -30,13 +31,19 @@ class Asking(Ahead):
 
     Args:
         model, workload: as for ``Run``.
+        step: the compiled ``Step`` that all of them share; None on a CPU, where the step is eager.
         late: how many steps are launched between a step and the look at its flag; 0 asks at once.
         every: in which steps it asks: 4 means the fourth, the eighth, ...
     """
 
-    def __init__(self, model, workload, late, every):
-        super().__init__(model, workload, late)
+    def __init__(self, model, workload, step, late, every):
+        Run.__init__(self, model, "compiled", workload, {})
+        self.step, self.cache = step, step and step.cache
         self.late, self.every = late, every
+        self.flags = [torch.zeros((), dtype=torch.bool) for _ in range(late + 1)]
+        if self.on_gpu:
+            self.flags = [flag.pin_memory() for flag in self.flags]
+        self.done = [self.device.Event() for _ in self.flags]
         self.steps = 0  # of the last run
 
     @torch.no_grad()
@@ -91,7 +98,9 @@ def ends(workload=BATCH, late=LATE, every=EVERY, at=ENDS):
 
 def _ends(report, workload, asked, at):
     model = load(workload)
-    loops = {key: Asking(model, workload, *key) for key in asked}
+    on_gpu = model.device.type == "cuda"
+    step = Step(model, workload, mode="reduce-overhead") if on_gpu else None
+    loops = {key: Asking(model, workload, step, *key) for key in asked}
     new = _free_tokens(model, workload)
     results, rows = [], {}
     for number, end in enumerate(at):

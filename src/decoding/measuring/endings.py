@@ -47,7 +47,7 @@ COMPILED = ("compiled", "two_streams", "deferred_check")
 NEVER = {True: "compiled, never", False: "captured, never"}
 
 
-def endings(workload, *, rounds=6, loops=tuple(LOOPS)):
+def endings(workload, *, rounds=5, loops=tuple(LOOPS)):
     """Race the loops that end the waiting, in one fresh process, and watch the host at every token.
 
     Args:
@@ -56,9 +56,9 @@ def endings(workload, *, rounds=6, loops=tuple(LOOPS)):
         loops: names in ``LOOPS``.
 
     Returns:
-        What ``watch`` returns, without ``bare_replay``. Of "device loop" there is no ``G_us``: a
-        profiler sees its host wait, not its steps. Each record has ``host_ms`` besides: the CPU time
-        of the host's thread for a token, a spread over the rounds.
+        What ``watch`` returns, without ``bare_replay``. ``G_us`` is that of the loops that never ask:
+        the kernels are the same. Each record has ``host_ms`` besides: the CPU time of the host's
+        thread for a token, a spread over the rounds.
 
     Raises:
         ValueError: there is no such loop.
@@ -103,7 +103,7 @@ def _load(workload):
 class _Ending(_Loop):
     def __init__(self, model, workload, name):
         super().__init__(model, workload, LOOPS[name])
-        self.name, self.host_ms = name, []
+        self.host_ms = []
         if name == AT_ONCE:
             self.run = CapturedAtOnce(model, workload)
 
@@ -115,8 +115,8 @@ class _Ending(_Loop):
 
     def result(self):
         on_gpu = self.run.on_gpu
-        if self.run.rung == "device_loop":
-            self.run.on_gpu = False  # not to be profiled step by step
+        # The kernels are the same with a check and without: profiled once, without.
+        self.run.on_gpu = on_gpu and not self.stop_check
         found = super().result()
         self.run.on_gpu = on_gpu
         return found | {"host_ms": spread(self.host_ms)}
@@ -130,22 +130,21 @@ class CapturedAtOnce(Run):
 
     @torch.no_grad()
     def __call__(self):
-        return _decode_at_once(self.model, self.input_ids, self.new_tokens, self.eos_token_id)
+        return at_once(self.model, self.input_ids, self.new_tokens, self.eos_token_id)
 
 
 @with_prepared_capture
-def _decode_at_once(model, input_ids, max_new_tokens, eos_token_id, prepared):
+def at_once(model, input_ids, max_new_tokens, eos_token_id, prepared):
+    """The loop of ``captured_graph``, with the blocking check."""
     finished, eos = start(input_ids, eos_token_id)
     captured = captured_step(prepared, model, input_ids, eos)
-    generated = 0
     for step in range(max_new_tokens):
         with ranges.token(step):
             if step > 0:
                 captured.replay()
             else:
                 captured.begin(decode_step(model, input_ids, prepared.cache, finished, eos))
-            generated += 1
         with ranges.stop_check(step):
             if eos_token_id is not None and captured.all_finished.item():
                 break
-    return captured.result(input_ids, generated)
+    return captured.result(input_ids, step + 1)

@@ -21,7 +21,6 @@ APART = {
     "bandwidth",
     "captured",
     "endings",
-    "graph_checks",
     "hostless",
     "leftovers",
     "safeguards",

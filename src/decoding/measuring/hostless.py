@@ -6,7 +6,7 @@ import torch
 
 from decoding.captured import captured_step, with_prepared_capture
 from decoding.step import decode_step, start
-from decoding.while_graph import WhileGraph
+from decoding.while_graph import while_graph
 
 from .controls import SINGLE
 from .machine import machine
@@ -75,37 +75,28 @@ class DeviceLoop(Run):
 
     def __init__(self, model, workload, nap_s):
         super().__init__(model, "device_loop", workload, {})
-        self.nap_s, self.looks, self.loop = nap_s, 0, None
+        self.nap_s, self.looks = nap_s, 0
 
     @torch.no_grad()
     def __call__(self):
-        ends = self.new_tokens, self.eos_token_id
-        return _decode(self.model, self.input_ids, *ends, watcher=self)
+        decode = with_prepared_capture(self._decode)
+        return decode(self.model, self.input_ids, self.new_tokens, self.eos_token_id)
 
-
-def _decode(model, input_ids, max_new_tokens, eos_token_id, watcher):
-    @with_prepared_capture
-    def decode(model, input_ids, max_new_tokens, eos_token_id, prepared):
+    def _decode(self, model, input_ids, max_new_tokens, eos_token_id, prepared):
         finished, eos = start(input_ids, eos_token_id)
         captured, prompt = captured_step(prepared, model, input_ids, eos), input_ids.shape[1]
-        if watcher.loop is None or watcher.loop.captured is not captured:
-            watcher.loop = WhileGraph(captured, tells=watcher.nap_s is not None)
-        loop = watcher.loop
+        loop = while_graph(prepared, captured, tells=self.nap_s is not None)
         captured.begin(decode_step(model, input_ids, prepared.cache, finished, eos))
         loop.launch(prompt, max_new_tokens, asks=eos_token_id is not None)
         if loop.step_by_step:
-            generated = 1
-            while loop.goes_on(generated):
-                generated += 1
+            loop.wait()
         else:
             over = torch.cuda.Event(blocking=True)  # the host sleeps while it waits for it
             over.record()
-            watcher.looks = 0
-            while watcher.nap_s and not over.query():
+            self.looks = 0
+            while self.nap_s and not over.query():
                 loop.made.item()
-                watcher.looks += 1
-                time.sleep(watcher.nap_s)
+                self.looks += 1
+                time.sleep(self.nap_s)
             over.synchronize()
         return captured.result(input_ids, captured.read.item() + 1 - prompt)
-
-    return decode(model, input_ids, max_new_tokens, eos_token_id)

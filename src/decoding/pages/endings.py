@@ -12,7 +12,7 @@ from decoding.measuring.fingerprint import fingerprint
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
-def race(chapter, batch_size=1, model=None, loops=tuple(LOOPS), rounds=6):
+def race(chapter, batch_size=1, model=None, loops=tuple(LOOPS), rounds=5):
     """Return the ``results`` of ``measuring.endings.endings``, loop -> ``Record``, kept and read while recent.
 
     Args:
