@@ -9,10 +9,10 @@ import torch
 from transformers.generation.utils import DeferredStopCheck
 
 from decoding import ranges
-from decoding.generation import generate
 from decoding.step import decode_step, start
 
 from .controls import SINGLE, Ahead
+from .errors import MeasurementError
 from .machine import machine, require_gpu
 from .probes import timed
 from .processes import run_fresh
@@ -101,7 +101,7 @@ def _ends(report, workload, asked, at):
     on_gpu = model.device.type == "cuda"
     step = Step(model, workload, mode="reduce-overhead") if on_gpu else None
     loops = {key: Asking(model, workload, step, *key) for key in asked}
-    new = _free_tokens(model, workload)
+    new = _free_tokens(loops[asked[0]])
     results, rows = [], {}
     for number, end in enumerate(at):
         ids, rows[str(end)] = _ids_that_end(new, end)
@@ -109,8 +109,8 @@ def _ends(report, workload, asked, at):
         for key, run in loops.items():
             run.eos_token_id = ids
             expected = run.input_ids.shape[1] + end + 1
-            for _ in range(2):
-                assert run().shape[1] == expected, f"{key} did not end in step {end}"
+            if run().shape[1] != expected:
+                raise MeasurementError(f"The loop {key} did not end in step {end}.")
         for repeat in range(max(3, workload.repeats)):
             for key in rotated(loops, repeat):
                 times[key].append(timed(loops[key])[0])
@@ -132,10 +132,11 @@ def _ends(report, workload, asked, at):
     return {"machine": machine(), "rows": rows, "results": results}
 
 
-def _free_tokens(model, workload):
+def _free_tokens(run):
     """Return the new tokens of a run without an end, int64 [batch, new tokens], on the CPU."""
-    run = Run(model, "static_cache", workload.but(stop_check=False), {})
-    tokens = generate(model, run.input_ids, rung="static_cache", max_new_tokens=run.new_tokens)
+    run.eos_token_id = None
+    for _ in range(2):  # in bfloat16 the compiled step may choose others than its first, eager run
+        tokens = run()
     return tokens[:, run.input_ids.shape[1] :].cpu()
 
 
