@@ -110,10 +110,10 @@ class TestDrawing:
     def test_all_questions_stand_in_the_table_of_guesses(self):
         board = [(STEPS[1], "02_kv_cache", MADE.questions)]
         drawn = soup_of(draw_masthead(MADE._replace(questions=()), STEPS, all_questions=board))
-        (row,) = drawn.select(".ttb-board tbody tr")
+        (row,) = drawn.select(".ttb-guesses tbody tr")
         given = [row[f"data-{key}"] for key in ("page", "key", "answer", "unit")]
         assert given == ["02_kv_cache", "b32", "2.0", "ms"]
-        assert row.has_attr("hidden") and drawn.select_one(".ttb-board").has_attr("hidden")
+        assert row.has_attr("hidden") and drawn.select_one(".ttb-guesses").has_attr("hidden")
 
 
 class TestWhatItSays:
