@@ -18,9 +18,9 @@ from decoding.measuring.timeline import Timeline
 
 from . import results
 from .machines import book_folder
+from .results import RACED
 
 WORKLOADS = {1: "gpt2_b1_p128_n256_bfloat16", 32: "gpt2_b32_p128_n512_bfloat16"}
-RACED = (1, 8, 32, 128)
 # What the tables list, in the order of the ladder: the beginning of a record's file name.
 ROWS = (
     "naive",
