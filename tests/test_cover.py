@@ -101,6 +101,11 @@ class TestCards:
         for words in ("&lt;One&gt;", "It &amp; it.", "one user", "×2.0 faster", "Part"):
             assert words in html
 
+    def test_a_part_with_one_page_of_its_name_has_no_heading_of_its_own(self):
+        card = cover.Card("a", "", "The claims", "They are checked.", {})
+        html = html_of({"The claims": [card]}, str)
+        assert html.count("The claims") == 1 and "heading" not in html
+
 
 def test_the_social_card_has_its_size_and_always_the_same_bytes():
     panels = {"One": [Bar("naive", 8.0, 0.9)], "Many": [Bar("naive", 20.0)]}

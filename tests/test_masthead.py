@@ -1,6 +1,5 @@
 """The masthead: its numbers are those of the records, and what is to be guessed is marked as such."""
 
-
 import pytest
 from bs4 import BeautifulSoup
 from factories import record
