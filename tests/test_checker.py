@@ -25,6 +25,7 @@ from decoding.rungs import RUNGS
 from decoding.step import decode_step, start
 
 LOOPS = [name for name in RUNGS if name != "expandable_segments"]
+ONE_LATE = ("deferred_check", "captured_graph")  # one stream that asks a step late
 NEEDED = [name for name, one in SAFEGUARDS.items() if one.protects == "tokens"]
 PLACE = Place("here", 1, "x = y")
 
@@ -60,10 +61,13 @@ def test_every_rung_is_right_in_every_interleaving(name):
     checked = check_order(name)
     assert checked.right, repr(checked)
     assert checked.interleavings > 1 and checked.complete
-    assert checked.extra_steps == (name == "two_streams")
-    # Those that ask at once leave the GPU with nothing to do; the pipeline never does.
-    assert checked.waits == checked.steps == 4
-    assert checked.dry_waits == (0 if name == "two_streams" else 4)
+    # Those that ask at once leave the GPU with nothing to do; those that ask late never do. On one
+    # stream nobody asks about the last step. Nor does the device, whose part the host takes here.
+    assert checked.steps == 4
+    assert checked.waits == (3 if name in ONE_LATE or name == "device_loop" else 4)
+    late = name in ("two_streams", *ONE_LATE)
+    assert checked.dry_waits == (0 if late else checked.waits)
+    assert checked.extra_steps == late
     words = repr(checked)
     assert words.startswith(f"{name}: ") and "every one of" in words and "is right" in words
 

@@ -9,11 +9,12 @@ from factories import entrant, record
 from decoding.drawing import Bar, headline
 from decoding.drawing.social import SIZE, social_card
 from decoding.measuring.records import file_name, load, save
-from decoding.pages import cover
+from decoding.pages import cover, masthead
 from decoding.pages.machines import LADDER, book_folder
 
 TIMES = dict(zip(LADDER, (24.0, 8.0, 7.0, 7.5, 2.0, 1.0)))
 IDLE = dict(zip(LADDER, (0.88, 0.9, 0.8, 0.7, 0.4, 0.2)))
+NEW = {1: 256, 32: 512}  # batch size -> tokens of the book's workload
 LONGEST = 90  # characters of a chapter's sentence
 
 
@@ -21,7 +22,8 @@ def write(folder, leave_out=()):
     for batch in cover.REGIMES:
         for rung, per_token in TIMES.items():
             if rung not in leave_out:
-                made = record(rung, per_token=per_token * batch, idle=IDLE[rung], batch=batch)
+                times = {"per_token": per_token * batch, "idle": IDLE[rung]}
+                made = record(rung, batch=batch, new=NEW[batch], **times)
                 made["machine"]["gpu"] = "NVIDIA H100 80GB HBM3"
                 save(made, folder / file_name(made))
     return folder
@@ -40,7 +42,7 @@ def test_its_title_answers_the_question_from_the_records(tmp_path):
 
 
 def test_a_rung_that_was_timed_apart_is_named(tmp_path):
-    apart = record("expandable_segments", batch=1, together="another ladder")
+    apart = record("expandable_segments", batch=1, new=NEW[1], together="another ladder")
     save(apart, write(tmp_path) / file_name(apart))
     assert "Expandable segments were timed apart" in cover.ladder_figure(tmp_path).caption
 
@@ -56,7 +58,7 @@ def test_the_readme_shows_the_figure_of_the_cover():
 
 
 class TestCards:
-    def test_a_gain_is_in_the_words_of_the_step_card(self, tmp_path):
+    def test_a_gain_is_in_the_words_of_the_step_card_and_of_the_masthead(self, tmp_path):
         folder = write(tmp_path)
         before, after = (
             load(next(folder.glob(f"{name}_gpt2_b1_*"))) for name in ("static_cache", "compiled")
@@ -64,6 +66,8 @@ class TestCards:
         found = cover.gains_of("05_torch_compile", folder)
         assert list(found) == ["one user", "32 at once"]
         assert found["one user"] == headline(before, after)
+        rows = masthead.told("05_torch_compile", masthead.Records(folder)).rows
+        assert [row.said for row in rows] == [found["32 at once"], found["one user"]]
 
     def test_chapter_3_tells_memory_and_chapter_6_what_the_check_costs(self, tmp_path):
         folder = write(tmp_path)
@@ -96,6 +100,11 @@ class TestCards:
         assert html.count("<a ") == 1 and 'href="../a.html"' in html
         for words in ("&lt;One&gt;", "It &amp; it.", "one user", "×2.0 faster", "Part"):
             assert words in html
+
+    def test_a_part_with_one_page_of_its_name_has_no_heading_of_its_own(self):
+        card = cover.Card("a", "", "The claims", "They are checked.", {})
+        html = html_of({"The claims": [card]}, str)
+        assert html.count("The claims") == 1 and "heading" not in html
 
 
 def test_the_social_card_has_its_size_and_always_the_same_bytes():

@@ -713,7 +713,7 @@ class TestCover:
 
     def test_records_of_another_length_are_not_of_the_ladder(self, tmp_path):
         book = machines.book_folder()
-        for path in book.glob("*_b32_p128_*.json"):
+        for path in book.glob("*_gpt2_b*_p128_*.json"):
             (tmp_path / path.name).write_bytes(path.read_bytes())
         drawn = cover.ladder_figure(tmp_path).svg
         other = load(book / "naive_gpt2_b32_p128_n512_bfloat16.json")

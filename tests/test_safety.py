@@ -18,6 +18,9 @@ from decoding import RUNGS, generate, prepared, ranges, release
 from decoding.prepared import BUCKET, MOST_KEPT, bucket
 
 STATIC = [name for name, rung in RUNGS.items() if rung.needs_static_cache]
+#: One of each kind. What a call is lent, and for how long it is kept, is one matter for all of a kind: what
+#: takes many compilations is shown in full for these, and in part for the others.
+KINDS = ["static_cache", "compiled", "captured_graph"]
 #: Those that ask about a step while the next one runs.
 LATE = ["two_streams", "deferred_check", "captured_graph"]
 CPU = torch.device("cpu")
@@ -85,8 +88,9 @@ class TestFailures:
     @pytest.mark.parametrize("rung", RUNGS)
     @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
     def test_an_error_anywhere_and_the_next_call_is_right(self, model, rung, error):
+        # The ranges of three steps and their checks; all of them for one loop of each kind.
         everywhere = range(6) if type(error) is RuntimeError else (0, 3)
-        for number in everywhere:  # the ranges of three steps and their checks
+        for number in everywhere if rung not in STATIC or rung in KINDS else (3,):
             with failing_at(number, error), pytest.raises(type(error)):
                 call(model, rung, max_new_tokens=3, eos_token_id=VOCABULARY - 1)
             assert not kept(), "what a failed call used is gone"
@@ -216,15 +220,22 @@ class TestModes:
         "autocast": autocast,
     }
 
-    @pytest.mark.parametrize("rung", STATIC)
-    @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
-    def test_every_mode_after_every_other(self, rung, architecture):
-        model = tiny(architecture)
+    @pytest.mark.parametrize("rung", KINDS)
+    def test_every_mode_after_every_other(self, model, rung):
         for pair in itertools.permutations(self.MODES, 2):
             release(model)
-            for mode in pair:
-                with self.MODES[mode]():
-                    expect(model, rung)
+            self.walk(model, rung, pair)
+
+    @pytest.mark.parametrize("rung", STATIC)
+    def test_a_walk_over_every_change_of_mode(self, rung):
+        walk = ("plain", "inference", "plain", "autocast", "inference", "autocast", "plain")
+        assert set(itertools.pairwise(walk)) == set(itertools.permutations(self.MODES, 2))
+        self.walk(tiny("llama"), rung, walk)
+
+    def walk(self, model, rung, modes):
+        for mode in modes:
+            with self.MODES[mode]():
+                expect(model, rung)
 
     @pytest.mark.parametrize("rung", STATIC)
     def test_a_model_that_wants_gradients(self, model, rung):
@@ -338,9 +349,9 @@ class TestWhatIsKept:
         assert len(kept()) == 1
         assert self.graphs() == (0 if rung == "static_cache" else 1)
 
-    @pytest.mark.parametrize("rung", STATIC)
+    @pytest.mark.parametrize("rung", KINDS)
     def test_many_cache_lengths_keep_a_few(self, model, rung):
-        made, most = [], 60 if rung == "static_cache" else 32
+        made, most = [], 20 + (40 if rung == "static_cache" else MOST_KEPT + 2)
         for length in range(20, most):
             expect(model, rung, cache_length=length)
             made.append(weakref.ref(kept()[-1].cache))
@@ -523,7 +534,6 @@ class TestOrder:
         yield device
         prepared.stream_pair.cache_clear()
 
-    @pytest.mark.parametrize("rung", STATIC)
     def watched(self, architecture, device):
         """A model whose every forward pass is a use of what calls share."""
         model = tiny(architecture)

@@ -180,6 +180,14 @@ class TestCalculator:
         assert found["measured, batch"]["8"] == dict(zip(LOOPS, ((4, 5, 9), (4, 5, 6), (3, 5, 5))))
         assert set(found["without guards, batch"]["8"].values()) == {(2, 5, 7)}
 
+    def test_where_the_work_was_not_measured_the_book_s_races_stand_in_and_it_says_so(self):
+        loops = ("check", "two streams", "no check")
+        race = {name: entrant(1.0) | {"L_us": 4, "G_us": None} for name in loops}
+        race |= {f"{name}, no guards": found for name, found in race.items()}
+        found = results.launch_and_work({1: race})
+        assert list(found)[0] == "measured on the book's GPU, batch"
+        assert drawing.calculator(found) and drawing.calculator(found, loop="one step late")
+
 
 class TestGap:
     PARTS = {"the flag travels": 17.0, "out of the check": 23.0, "Python": 352.0, "launch": 275.0}

@@ -17,8 +17,9 @@ def html_of(parts, link):
     """
     box = ElementTree.Element("div")
     for caption, cards in parts.items():
-        heading = {"class": "ttb-part", "role": "heading", "aria-level": "3"}
-        ElementTree.SubElement(box, "p", heading).text = caption
+        if [card.name for card in cards] != [caption]:  # a page that is a part of its own
+            heading = {"class": "ttb-part", "role": "heading", "aria-level": "3"}
+            ElementTree.SubElement(box, "p", heading).text = caption
         rows = ElementTree.SubElement(box, "ol", {"class": "ttb-cards"})
         for card in cards:
             item = ElementTree.SubElement(rows, "li")

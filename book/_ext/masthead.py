@@ -31,7 +31,7 @@ def add_masthead(app, doctree):
     for each in (*behind, *(folder.glob("*") if folder else ())):
         app.env.note_dependency(str(each))
     pages = [page.stem for page in sorted(path.parent.glob("[0-9][0-9]_*.ipynb"))]
-    html = masthead.masthead(path.stem, pages, folder)
+    html = masthead.masthead(path.stem, pages, folder, notebook.metadata.get("sentence", ""))
     state, _ = stamp.examine(notebook)
     node = Masthead("", html=_with_provenance(html, recorded, state, masthead.limit_line(folder)))
     title = next(doctree.findall(nodes.title))

@@ -98,6 +98,6 @@
   addEventListener("DOMContentLoaded", () => {
     load();
     document.querySelectorAll(".ttb-asks").forEach(ask);
-    document.querySelectorAll(".ttb-board").forEach(sum);
+    document.querySelectorAll(".ttb-guesses").forEach(sum);
   });
 })();

@@ -217,7 +217,7 @@ def _told(step):
 
 def _board(parent, pages):
     """A table of all guesses, which the script fills; hidden until there is one."""
-    board = SubElement(parent, "details", {"class": "ttb-board", "hidden": ""})
+    board = SubElement(parent, "details", {"class": "ttb-guesses", "hidden": ""})
     SubElement(board, "summary", {"role": "status"})
     table = SubElement(board, "table")
     head = SubElement(SubElement(table, "thead"), "tr")

@@ -6,12 +6,12 @@ from typing import NamedTuple
 import nbformat
 import yaml
 
-from decoding.drawing import headline, rungs_as_bars, work_and_idle
-from decoding.drawing.words import UNKNOWN, Words, as_fast, ms, percent, reserved, us
-from decoding.measuring import NotComparable
+from decoding.drawing import rungs_as_bars, work_and_idle
+from decoding.drawing.words import UNKNOWN, Words, as_fast, percent
+from decoding.measuring import NotRecorded
 from decoding.measuring.records import load
 
-from . import results
+from . import masthead
 from .machines import BOOK_RECORDS, PROMPT_TOKENS, book_folder
 from .machines import LADDER as THE_LADDER
 
@@ -29,7 +29,7 @@ class Card(NamedTuple):
         number: as in its file's name; "" of a page that has none.
         name: its title.
         sentence: what it does, from its metadata.
-        gains: regime -> what its records say, in the words of its step card; {} without records.
+        gains: regime -> what its records say, in the words of its masthead; {} without records.
     """
 
     page: str
@@ -106,7 +106,7 @@ def parts(toc=None):
 
 
 def gains_of(chapter, folder):
-    """Return what a chapter gains, regime by regime, in the words of its step card.
+    """Return what a chapter gains, regime by regime, in the words of its masthead.
 
     Args:
         chapter: the name of its file, without the suffix.
@@ -115,46 +115,12 @@ def gains_of(chapter, folder):
     Returns:
         A dict, empty where the chapter has no step or the records don't tell.
     """
-    if chapter not in STEPS:
-        return {}
+    records = masthead.Records(folder)
     try:
-        return {words: STEPS[chapter](folder, size) for size, words in REGIMES.items()}
-    except (FileNotFoundError, NotComparable):
+        gains = {words: masthead.gain(chapter, size, records) for size, words in REGIMES.items()}
+    except NotRecorded:
         return {}
-
-
-def _step(before, after):
-    return lambda folder, size: headline(
-        _record(folder, before, size), _record(folder, after, size)
-    )
-
-
-def _start(folder, size):
-    record = _record(folder, "naive", size)
-    return Words(f"{ms(record.ms)} a token, {percent(record.idle)} idle")
-
-
-def _memory(folder, size):
-    names = "kv_cache", "expandable_segments"
-    return reserved(*(_record(folder, name, size) for name in names), "allocator")
-
-
-def _check(folder, size):
-    race = load(Path(folder) / f"watch_b{size}.json")["results"]
-    cost, share = results.cost_of_check(race), results.share_of_check(race)
-    return Words(f"the check costs {us(cost)}, {percent(share)}")
-
-
-# What the records tell of a chapter: (folder, batch size) -> words.
-STEPS = {
-    "01_naive": _start,
-    "02_kv_cache": _step("naive", "kv_cache"),
-    "03_expandable_segments": _memory,
-    "04_static_cache": _step("kv_cache", "static_cache"),
-    "05_torch_compile": _step("static_cache", "compiled"),
-    "06_stop_check": _check,
-    "07_two_streams": _step("compiled", "two_streams"),
-}
+    return gains if all(gains.values()) else {}
 
 
 def _card(page):

@@ -37,7 +37,7 @@ def lab_notebooks(folder="notebooks", target="_build/lab/notebooks", book="book"
     for path in notebooks(folder):
         copy = target / path.name
         if copy.exists() and content(nbformat.read(copy, as_version=4)) != copied.get(path.name):
-            print(f"{copy}: you have worked on it, so it stays. Delete it for the book's own.")
+            print(f"{copy}: it has your work and stays; delete it for the book's own.")
             continue
         notebook = reading_form(nbformat.read(path, as_version=4), path.name, names)
         write(notebook, copy)

@@ -1,17 +1,17 @@
 """What a chapter's masthead says, from the book's records: its headline, its questions, the ladder.
 
-A chapter whose page is called after its rung, ``08_ask_late`` say, needs no entry below but its
-sentence: its step is the one from the rung before it that has the same allocator.
+A chapter whose page is called after its rung, ``08_ask_late`` say, needs no entry below: its step is
+the one from the rung before it that has the same allocator. Its sentence is in its metadata.
 """
 
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from decoding.drawing import headline
 from decoding.drawing.masthead import Masthead, Question, Row, Step, draw_masthead
 from decoding.drawing.words import (
-    change,
     count,
     known,
     mib,
@@ -19,6 +19,7 @@ from decoding.drawing.words import (
     number,
     percent,
     ratio,
+    reserved,
     share_of_limit,
     speed,
     us,
@@ -105,8 +106,7 @@ def along(rung, records):
     for batch in BATCHES:
         record = records.rung(rung, batch)
         first, last = results.ends(record.curve)
-        said = f"{ratio(last / first)} the time, {mib(record.reserved_mib)} reserved"
-        share = _share(record)
+        said, share = _grown(record), _share(record)
         rows.append(Row(f"batch {batch}", number(first), ms(last), said, share=share))
         label = f"Last tokens at batch {batch}"
         questions.append(Question(f"b{batch}", label, "ms", last, ms(last), first, grows=True))
@@ -126,8 +126,9 @@ def of_reserved(rung, records):
     }
     rows, questions = [], []
     for where, (one, other, batch) in pairs.items():
-        old, new = (records.rung(name, batch).reserved_mib for name in (one, other))
-        rows.append(Row(where, count(old), mib(new), change(new - old)))
+        records_of = [records.rung(name, batch) for name in (one, other)]
+        old, new = (record.reserved_mib for record in records_of)
+        rows.append(Row(where, count(old), mib(new), _said(_with_allocator, *records_of)))
         questions.append(Question(f"{one}{batch}", where, "MiB", new, mib(new), old))
     return f"Reserved memory: default allocator → {_label(rung)}", rows, questions
 
@@ -138,43 +139,31 @@ def of_check(rung, records, batches=(32, 1, 128)):
     for batch in batches:
         race = records.race(batch)
         cost = results.cost_of_check(race)
-        said = f"the check costs {us(cost)}, {percent(results.share_of_check(race))}"
-        rows.append(_row(f"batch {batch}", race["check"], race["no check"], said))
+        rows.append(_row(f"batch {batch}", race["check"], race["no check"], _cost(race)))
         label = f"The check at batch {batch}"
         questions.append(Question(f"b{batch}", label, "µs", cost, us(cost)))
     return "Time of a token: checked at once → not checked", rows, questions
 
 
-class Chapter(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Chapter:
     """What is particular to a chapter's masthead.
 
     ``rung`` is the last part of its page's name unless it is given; a chapter without one has None.
     """
 
-    sentence: str = ""
     rung: str | None = ""
     of: object = of_time
     name: str = ""  # on the small ladder, where it is not the rung's
 
 
 CHAPTERS = {
-    "01_naive": Chapter("The loop reads the whole sequence again for every token.", of=along),
-    "02_kv_cache": Chapter(
-        "Keys and values are kept, so a step reads one token.",
-        of=partial(of_time, third=("idle", 32)),
-    ),
-    "03_expandable_segments": Chapter(
-        "Memory grows in place, and no freed piece is too small.", of=of_reserved
-    ),
-    "04_static_cache": Chapter(
-        "The cache is allocated once, and every step becomes the same.",
-        of=partial(of_time, third=("reserved", 32)),
-    ),
-    "05_torch_compile": Chapter("One replay takes the place of hundreds of launches.", "compiled"),
-    "06_stop_check": Chapter(
-        "Copying one byte lets the GPU wait for the host.", None, of_check, "no check"
-    ),
-    "07_two_streams": Chapter("The next step is launched before the last answer is read."),
+    "01_naive": Chapter(of=along),
+    "02_kv_cache": Chapter(of=partial(of_time, third=("idle", 32))),
+    "03_expandable_segments": Chapter(of=of_reserved),
+    "04_static_cache": Chapter(of=partial(of_time, third=("reserved", 32))),
+    "05_torch_compile": Chapter(rung="compiled"),
+    "06_stop_check": Chapter(rung=None, of=of_check, name="no check"),
 }
 SCOREBOARD = "scoreboard"
 
@@ -185,14 +174,32 @@ def chapter_of(page):
     if found.rung != "":
         return found
     rung = page.partition("_")[2]
-    return found._replace(rung=rung if rung in RUNGS else None)
+    return replace(found, rung=rung if rung in RUNGS else None)
 
 
-def told(page, records):
+def gain(page, batch, records):
+    """Return what a chapter's step changes at a batch size, as words; "" if it has no step.
+
+    Raises:
+        NotRecorded: a record is missing.
+    """
+    chapter = chapter_of(page)
+    if chapter.of is of_check:
+        return _cost(records.race(batch))
+    if chapter.rung is None:
+        return ""
+    new = records.rung(chapter.rung, batch)
+    if chapter.of is along:
+        return _grown(new)
+    write = _with_allocator if chapter.of is of_reserved else headline
+    return _said(write, records.rung(before(chapter.rung), batch), new)
+
+
+def told(page, records, sentence=""):
     """Return the ``Masthead`` of a chapter; without a headline where its records are missing."""
     chapter = chapter_of(page)
     here = int(page.partition("_")[0])
-    bare = Masthead(page, chapter.sentence, here=here)
+    bare = Masthead(page, sentence, here=here)
     if records is None or (chapter.rung is None and chapter.of is of_time):
         return bare
     try:
@@ -203,19 +210,22 @@ def told(page, records):
     return bare._replace(of=of, rows=tuple(rows), questions=tuple(asked))
 
 
-def whole_ladder(records, pages):
-    """Return the ``Masthead`` of the page that sums up: from the first rung to the last."""
-    rungs = [rung for rung in RUNGS if any(chapter_of(page).rung == rung for page in pages)]
-    words = Masthead(SCOREBOARD, "One loop, one change at a time.")
-    rows = []
-    try:
-        for batch in BATCHES:
-            old, new = records.rung(rungs[0], batch), records.rung(rungs[-1], batch)
-            rows.append(_row(f"batch {batch}", old, new, _said(speed, old, new)))
-    except NotRecorded:
+def whole_ladder(records, pages, sentence=""):
+    """Return the ``Masthead`` of the page that sums up: from the first recorded rung to the last."""
+    words, found = Masthead(SCOREBOARD, sentence), {}
+    for rung in RUNGS:
+        with suppress(NotRecorded):
+            if any(chapter_of(page).rung == rung for page in pages):
+                found[rung] = [records.rung(rung, batch) for batch in BATCHES]
+    if not found:
         return words
-    names = [_label(rung) for rung in (rungs[0], rungs[-1])]
-    return words._replace(of=f"Time of a token: {' → '.join(names)}", rows=tuple(rows))
+    (first, before), (last, after) = list(found.items())[0], list(found.items())[-1]
+    rows = [
+        _row(f"batch {batch}", old, new, _said(speed, old, new))
+        for batch, old, new in zip(BATCHES, before, after, strict=True)
+    ]
+    of = f"Time of a token: {_label(first)} → {_label(last)}"
+    return words._replace(of=of, rows=tuple(rows))
 
 
 def steps(pages, records):
@@ -246,18 +256,19 @@ def steps(pages, records):
     return found
 
 
-def masthead(page, pages, folder):
+def masthead(page, pages, folder, sentence=""):
     """Return the HTML of a page's masthead; "" for a page that has none.
 
     Args:
         page: its name, ``05_torch_compile`` or ``scoreboard``.
         pages: the names of all chapters' pages, in order.
         folder: of the records of the machine that the page was recorded on, or None.
+        sentence: what the page is about, from its metadata.
     """
     records = folder and Records(folder)
     ladder = steps(pages, records) if records else []
     if page in pages:
-        return draw_masthead(told(page, records), ladder, limit_href=LIMIT)
+        return draw_masthead(told(page, records, sentence), ladder, limit_href=LIMIT)
     if page != SCOREBOARD or not records:
         return ""
     places = {step.number: step for step in ladder}
@@ -266,7 +277,7 @@ def masthead(page, pages, folder):
     ]
     asked = [row for row in asked if row[0] and row[2]]
     return draw_masthead(
-        whole_ladder(records, pages), ladder, limit_href=LIMIT, all_questions=asked
+        whole_ladder(records, pages, sentence), ladder, limit_href=LIMIT, all_questions=asked
     )
 
 
@@ -302,6 +313,20 @@ def _share(record):
 
 def _label(rung):
     return RUNGS[rung].label
+
+
+def _grown(record):
+    first, last = results.ends(record.curve)
+    return f"{ratio(last / first)} the time at the end, {mib(record.reserved_mib)} reserved"
+
+
+def _with_allocator(old, new):
+    return reserved(old, new, "allocator")
+
+
+def _cost(race):
+    cost, share = results.cost_of_check(race), results.share_of_check(race)
+    return f"the check costs {us(cost)}, {percent(share)}"
 
 
 def _said(write, old, new):

@@ -11,16 +11,16 @@ from pathlib import Path
 import nbformat
 
 from decoding.drawing import table
-from decoding.drawing.words import count, number, percent, seconds, spread_words
+from decoding.drawing.words import count, known, number, percent, seconds, spread_words
 from decoding.measuring import NotRecorded
 from decoding.measuring.records import load
 from decoding.measuring.timeline import Timeline
 
 from . import results
 from .machines import book_folder
+from .results import RACED
 
 WORKLOADS = {1: "gpt2_b1_p128_n256_bfloat16", 32: "gpt2_b32_p128_n512_bfloat16"}
-RACED = (1, 8, 32, 128)
 # What the tables list, in the order of the ladder: the beginning of a record's file name.
 ROWS = (
     "naive",
@@ -72,16 +72,21 @@ def took(command):
 
 
 def one_by_one():
-    """Return what each chapter took when it was recorded, as words."""
+    """Return what each chapter took when it was recorded, as words; those that were not are left out."""
     times = _chapter_times(NOTEBOOKS)
-    return ", ".join(f"{name.partition('_')[0]}: {seconds(time)}" for name, time in times.items())
+    return ", ".join(
+        f"{name.partition('_')[0]}: {seconds(time)}" for name, time in times.items() if known(time)
+    )
 
 
 def times_table():
     """Return what the commands and all chapters take, as a table."""
     rows = [(f"command {letter}", seconds(took(letter))) for letter in COMMANDS]
-    whole = sum(_chapter_times(NOTEBOOKS).values())
-    return table(["what", "takes about"], [*rows, ("all chapters, `make run`", seconds(whole))])
+    times = _chapter_times(NOTEBOOKS)
+    untimed = [name.partition("_")[0] for name, time in times.items() if not known(time)]
+    which = f"all chapters but {', '.join(untimed)}" if untimed else "all chapters"
+    whole = sum(filter(known, times.values()))
+    return table(["what", "takes about"], [*rows, (f"{which}, `make run`", seconds(whole))])
 
 
 def rungs_table(batch):

@@ -102,13 +102,13 @@ def test_a_guess_is_compared_kept_and_summed_up(fresh):
 
     page.goto(urljoin(page.url, "/" + SCOREBOARD))
     near = 1 if max(half / answers[1], answers[1] / half) <= 2 else 0
-    summary = page.locator(".ttb-board summary")
-    total = page.locator(".ttb-board tbody tr").count()
+    summary = page.locator(".ttb-guesses summary")
+    total = page.locator(".ttb-guesses tbody tr").count()
     assert f"within ×2 in {near} of 2, of {total}" in summary.inner_text()
     summary.click()
-    assert page.locator(".ttb-board tbody tr:visible").count() == 2
+    assert page.locator(".ttb-guesses tbody tr:visible").count() == 2
     page.get_by_role("button", name="Forget them").click()
-    assert page.locator(".ttb-board").is_hidden()
+    assert page.locator(".ttb-guesses").is_hidden()
     assert page.evaluate(f"localStorage.getItem('{KEY}')") is None
     page.go_back()
     assert not any(seen(page, ".ttb-asks .ttb-secret"))
