@@ -1,5 +1,6 @@
 """Draw what was measured, and ideas: every figure is a ``Picture``, every table and diff Markdown."""
 
+from .against import Mark, against
 from .attention import attention
 from .board import board
 from .calculator import calculator, launch_and_work
@@ -48,11 +49,13 @@ __all__ = [
     "Case",
     "Explorer",
     "HtmlPicture",
+    "Mark",
     "Markdown",
     "Panel",
     "Picture",
     "Table",
     "Way",
+    "against",
     "attention",
     "batch_explorer",
     "calculator",

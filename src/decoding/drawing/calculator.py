@@ -4,6 +4,7 @@ The model of chapter 6, as a drawing of two patterns and as a calculator: with a
 takes L + G; with one that is read a step late, or with none, the larger of the two.
 """
 
+from math import ceil
 from typing import NamedTuple
 from xml.etree import ElementTree
 
@@ -141,7 +142,7 @@ def _draw_ruler(ax, y, begin, end, words, colour=FOREGROUND):
 
 # --- The calculator -------------------------------------------------------------------------------
 
-LEAST, MOST = 10, 2000  # µs
+LEAST, MOST = 10, 2000  # µs; a preset beyond moves the end of the scale
 
 
 def calculator(presets, *, loop=LOOPS[0]):
@@ -178,7 +179,8 @@ def calculator(presets, *, loop=LOOPS[0]):
     live.set("data-presets", ";".join(map(_written, every)))
     launch, work, measured = every[0][loop]
     found = token_of(launch, work, loop)
-    live.append(_form(presets, loop, launch, work))
+    longest = max(value for loops in every for times in loops.values() for value in _times(times))
+    live.append(_form(presets, loop, launch, work, max(MOST, 1000 * ceil(longest / 1000))))
     lanes = ElementTree.SubElement(live, "div", {"class": "lanes"})
     for name in ("host", "GPU", "token"):
         ElementTree.SubElement(lanes, "span").text = name
@@ -208,14 +210,19 @@ def _written(loops):
     return "/".join(",".join(f"{value:.4g}" for value in times) for times in found)
 
 
-def _form(presets, loop, launch, work):
+def _times(times):
+    """L and G of a preset; nothing where it has not all three times."""
+    return times[:2] if _whole(times) else ()
+
+
+def _form(presets, loop, launch, work, most):
     form = ElementTree.Element("form", {"onsubmit": "return false", "autocomplete": "off"})
     form.set("data-lm-suppress-shortcuts", "true")
     form.append(choices("loop", LOOPS, LOOPS.index(loop)))
     for name, words, value in (("L", "L, launch", launch), ("G", "G, GPU work", work)):
         row = ElementTree.SubElement(form, "div", {"class": "keys"})
         ElementTree.SubElement(row, "span", {"class": "of"}).text = words
-        limits = {"min": str(LEAST), "max": str(MOST), "value": f"{value:.4g}"}
+        limits = {"min": str(LEAST), "max": str(most), "value": f"{value:.4g}"}
         for kind, step, unit in (("range", "1", "µs"), ("number", "any", "µs, as a number")):
             attributes = {"type": kind, "step": step, "data-of": name}
             attributes["aria-label"] = f"{words} in {unit}"

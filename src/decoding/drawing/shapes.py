@@ -64,6 +64,12 @@ def disc(ax, x, y, radius, *, fill="none", edge="none", width=1.8):
     _add(ax, round_.vertices, round_.codes, facecolor=fill, edgecolor=edge, linewidth=width)
 
 
+def polygon(ax, corners, *, fill="none", edge="none", width=1.8):
+    """Draw a closed shape through ``corners``."""
+    codes = [Path.MOVETO, *[Path.LINETO] * (len(corners) - 1), Path.CLOSEPOLY]
+    _add(ax, [*corners, corners[0]], codes, facecolor=fill, edgecolor=edge, linewidth=width)
+
+
 def arrow(ax, start, end, *, colour=FOREGROUND, dashes="-", head=7):
     """Draw an arrow from one (x, y) to another."""
     (x0, y0), (x1, y1) = start, end
