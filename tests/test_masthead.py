@@ -11,7 +11,7 @@ from decoding.drawing.masthead import Masthead, Question, Row, Step, draw_masthe
 from decoding.drawing.words import known, ms
 from decoding.measuring.records import file_name, save
 from decoding.pages import floor, masthead
-from decoding.pages.machines import book_folder
+from decoding.pages.machines import LADDER, book_folder
 from decoding.rungs import EXPANDABLE, RUNGS
 
 PAGES = [page.partition("/")[2] for page in CHAPTERS]
@@ -120,7 +120,8 @@ class TestWhatItSays:
     def test_a_step_is_from_the_rung_before_with_the_same_allocator(self):
         assert [masthead.before(rung) for rung in RUNGS] == [
             *(None, "naive", "kv_cache", "kv_cache", "static_cache", "compiled"),
-        ][: len(RUNGS)]
+            *("two_streams", "deferred_check", "captured_graph"),
+        ]
 
     def test_a_page_called_after_its_rung_needs_no_entry(self, monkeypatch, records):
         monkeypatch.delitem(masthead.CHAPTERS, "02_kv_cache")
@@ -178,7 +179,7 @@ class TestWhatItSays:
 
     def test_the_whole_ladder_goes_from_the_first_rung_to_the_last(self, records):
         made = masthead.whole_ladder(records, PAGES)
-        first, last = (records.rung(rung, 32) for rung in (list(RUNGS)[0], list(RUNGS)[-1]))
+        first, last = (records.rung(rung, 32) for rung in (LADDER[0], LADDER[-1]))
         assert made.rows[0].after == ms(last.ms)
         assert made.rows[0].said == f"×{first.ms / last.ms:.0f} faster"
         assert not made.questions

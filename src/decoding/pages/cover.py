@@ -7,11 +7,11 @@ import nbformat
 import yaml
 
 from decoding.drawing import headline, rungs_as_bars, work_and_idle
-from decoding.drawing.words import UNKNOWN, Words, as_fast, ms, percent, reserved, us
+from decoding.drawing.words import UNKNOWN, Words, as_fast, count, ms, percent, reserved, us
 from decoding.measuring import NotComparable
 from decoding.measuring.records import load
 
-from . import results
+from . import endings, results
 from .machines import BOOK_RECORDS, PROMPT_TOKENS, book_folder
 from .machines import LADDER as THE_LADDER
 
@@ -145,6 +145,21 @@ def _check(folder, size):
     return Words(f"the check costs {us(cost)}, {percent(share)}")
 
 
+def _endings(folder, size):
+    """The race of all ways to end the waiting: loop -> record."""
+    return load(Path(folder) / f"endings_gpt2_b{size}.json")["results"]
+
+
+def _raced(before, after):
+    return lambda folder, size: headline(*map(_endings(folder, size).get, (before, after)))
+
+
+def _launch(folder, size):
+    race = _endings(folder, size)
+    old, new = (endings.cost_at_once(race, kind) for kind in ("compiled", "captured"))
+    return Words(f"the check at once: {count(old)} → {us(new)}")
+
+
 # What the records tell of a chapter: (folder, batch size) -> words.
 STEPS = {
     "01_naive": _start,
@@ -154,6 +169,9 @@ STEPS = {
     "05_torch_compile": _step("static_cache", "compiled"),
     "06_stop_check": _check,
     "07_two_streams": _step("compiled", "two_streams"),
+    "08_deferred_check": _raced("two streams", "deferred check"),
+    "09_captured_graph": _launch,
+    "10_device_loop": _raced("captured graph", "device loop"),
 }
 
 
