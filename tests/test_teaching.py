@@ -97,15 +97,17 @@ class TestTables:
         (row,) = teaching.races_table().rows
         assert row == ["1", "1.00", "0.500", "0.600", "500", "40 %", "20 %"]
 
-    def test_the_chapters_are_summed_if_each_has_a_time(self, book, tmp_path, monkeypatch):
+    def test_the_chapters_are_summed_and_those_without_a_time_left_out(
+        self, book, tmp_path, monkeypatch
+    ):
         monkeypatch.setattr(teaching, "NOTEBOOKS", tmp_path)
         nbformat.write(new_notebook(metadata={"measures": False}), tmp_path / "other.ipynb")
         for name, stamp in {"01_a": {"seconds": 60}, "02_b": {"seconds": 90}}.items():
             nbformat.write(new_notebook(metadata={"recorded": stamp}), tmp_path / f"{name}.ipynb")
-        assert teaching.times_table().rows[-1][1] == "2.5 min"
+        assert teaching.times_table().rows[-1] == ["all chapters, `make run`", "2.5 min"]
         nbformat.write(new_notebook(), tmp_path / "03_c.ipynb")
-        assert teaching.times_table().rows[-1][1] == "–"
-        assert teaching.one_by_one() == "01: 60 s, 02: 90 s, 03: –"
+        assert teaching.times_table().rows[-1] == ["2 of 3 chapters, `make run`", "2.5 min"]
+        assert teaching.one_by_one() == "01: 60 s, 02: 90 s"
 
 
 class TestCommands:

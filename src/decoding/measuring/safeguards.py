@@ -5,6 +5,7 @@ take its CUDA with them; then another process goes on with the next.
 """
 
 import argparse
+import importlib
 import inspect
 import json
 import signal
@@ -362,6 +363,5 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    from decoding.measuring import safeguards as imported  # a fresh process finds it by this name
-
-    imported.main()
+    # Not this module: a fresh process looks for the tasks under their own module's name.
+    importlib.import_module("decoding.measuring.safeguards").main()

@@ -217,13 +217,11 @@ CHAPTERS = {
         raced="captured graph",
     ),
     "10_device_loop": Chapter(
-        "One launch for all tokens: the GPU asks itself whether to go on.",
+        "One launch for all tokens: the GPU asks itself.",
         of=partial(of_race, first="captured graph", loop="device loop"),
         raced="device loop",
     ),
-    "11_when_it_pays": Chapter(
-        "Two times, of the host and of the GPU, say which loop is worth it."
-    ),
+    "11_when_it_pays": Chapter("Two times, the host's and the GPU's, say which loop pays."),
     "12_what_can_go_wrong": Chapter("A run shows one order; a loop is right only in every order."),
 }
 SCOREBOARD = "scoreboard"

@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 
 from decoding.drawing import table
-from decoding.drawing.words import count, number, percent, seconds, spread_words
+from decoding.drawing.words import count, known, number, percent, seconds, spread_words
 from decoding.measuring import NotRecorded
 from decoding.measuring.records import load
 from decoding.measuring.timeline import Timeline
@@ -72,16 +72,18 @@ def took(command):
 
 
 def one_by_one():
-    """Return what each chapter took when it was recorded, as words."""
-    times = _chapter_times(NOTEBOOKS)
+    """Return what each chapter took when it was recorded, as words, where that is known."""
+    times = {name: time for name, time in _chapter_times(NOTEBOOKS).items() if known(time)}
     return ", ".join(f"{name.partition('_')[0]}: {seconds(time)}" for name, time in times.items())
 
 
 def times_table():
     """Return what the commands and all chapters take, as a table."""
     rows = [(f"command {letter}", seconds(took(letter))) for letter in COMMANDS]
-    whole = sum(_chapter_times(NOTEBOOKS).values())
-    return table(["what", "takes about"], [*rows, ("all chapters, `make run`", seconds(whole))])
+    times = _chapter_times(NOTEBOOKS).values()
+    timed = [time for time in times if known(time)]
+    which = "all chapters" if len(timed) == len(times) else f"{len(timed)} of {len(times)} chapters"
+    return table(["what", "takes about"], [*rows, (f"{which}, `make run`", seconds(sum(timed)))])
 
 
 def rungs_table(batch):
