@@ -39,6 +39,13 @@ def raced(times=TIMES, scale=1):
     return found
 
 
+def test_what_the_check_costs_at_once_is_beside_the_loop_of_the_same_step_that_never_asks():
+    found = raced()
+    assert endings.cost_at_once(found, "compiled") == pytest.approx(350)
+    assert endings.cost_at_once(found, "captured") == pytest.approx(40)
+    assert endings.share_at_once(found, "captured") == pytest.approx(40 / 600)
+
+
 class TestPredicted:
     @pytest.mark.parametrize(
         "loop, expected",

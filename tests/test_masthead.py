@@ -2,7 +2,7 @@
 
 import pytest
 from bs4 import BeautifulSoup
-from factories import record
+from factories import record, save_endings
 from pages import CHAPTERS, ROOT
 
 from decoding.drawing.masthead import Masthead, Question, Row, Step, draw_masthead
@@ -174,6 +174,21 @@ class TestWhatItSays:
         save(made, folder / file_name(made))
         steps = masthead.steps(PAGES, masthead.Records(folder))
         assert [step.number for step in steps if step.apart] == [3]
+
+    def test_chapters_8_to_10_are_told_from_their_race(self, folder, records):
+        steps = {one.number for one in masthead.steps(PAGES, records)}
+        assert not masthead.told("08_deferred_check", records).rows and not steps & {8, 9, 10}
+        save_endings(folder)
+        told = {page[:2]: masthead.told(page, records) for page in PAGES}
+        assert told["08"].rows[1][:4] == ("batch 1", "0.560", "0.610 ms", told["08"].rows[1].said)
+        assert told["08"].of == "Time of a token: two streams → deferred check"
+        assert told["09"].rows[0][:4] == ("batch 32", "350", "40 µs", "7 % of a token")
+        assert [one.answer for one in told["09"].questions] == pytest.approx([40, 40])
+        assert told["10"].rows[0].after == "0.563 ms"
+        assert not told["11"].rows and not told["12"].rows
+        raced = {one.number: one for one in masthead.steps(PAGES, records) if one.number > 7}
+        assert list(raced) == [8, 9, 10] and all(one.apart for one in raced.values())
+        assert raced[9].bars[1][0] == pytest.approx(0.566)
 
     def test_the_whole_ladder_goes_from_the_first_rung_to_the_last(self, records):
         made = masthead.whole_ladder(records, PAGES)

@@ -66,7 +66,8 @@ class Checked:
 
     def _repr_markdown_(self):
         if self.right:
-            return self._summary()
+            rows = [f"| **{self.name}** | right |", "| :- | :- |"]
+            return "\n".join([*rows, *(f"| {what} | {found} |" for what, found in self._facts())])
         first = self.faults[0]
         parts = [f"**{self.name} is wrong:** {first.words}"]
         if first.rows:
@@ -89,6 +90,25 @@ class Checked:
             f"{self.name}: {self.operations} operations on the host and {streams}, calls of up to "
             f"{counted(self.tokens, 'token')}: {every}{self._cost()}"
         )
+
+    def _facts(self):
+        """What a table says of a loop that is right, row by row."""
+        every = (
+            f"{many(self.interleavings)}, all of them right"
+            if self.interleavings
+            else "not counted"
+        )
+        return [
+            (
+                "operations",
+                f"{self.operations}, on the host and {counted(len(self.lanes) - 1, 'stream')}",
+            ),
+            ("tokens of a call", f"up to {self.tokens}"),
+            ("interleavings", every),
+            ("the host waits", f"{counted(self.waits, 'time')} in {counted(self.steps, 'step')}"),
+            ("of these with nothing else queued", self.dry_waits or "none"),
+            ("steps past the end", self.extra_steps),
+        ]
 
     def _cost(self):
         dry = f"{self.dry_waits} of them" if self.dry_waits else "never"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from decoding.drawing.words import known
 from decoding.measuring import MeasurementError, endings
-from decoding.measuring.comparing import ratio_of
+from decoding.measuring.comparing import change_of, ratio_of
 from decoding.measuring.endings import AT_ONCE, COMPILED, LLAMA, LOOPS, NEVER
 from decoding.measuring.fingerprint import fingerprint
 
@@ -237,6 +237,21 @@ def presets(raced, sizes=(1, 8, 32, 128)):
                 for way, loop in ways.items()
             }
     return made
+
+
+def cost_at_once(found, kind):
+    """Return what the check costs in a token if it is asked at once, in µs: beside the loop that never asks.
+
+    Args:
+        found: the ``results`` of a race.
+        kind: "compiled" or "captured", who launches the step.
+    """
+    return 1000 * change_of(found[f"{kind}, never"], found[f"{kind}, at once"], "ms")
+
+
+def share_at_once(found, kind):
+    """Return which share of a token asked at once the check costs; arguments as for ``cost_at_once``."""
+    return 1 - ratio_of(found[f"{kind}, never"], found[f"{kind}, at once"])
 
 
 def above(found, loop, bound="captured, never"):

@@ -29,7 +29,7 @@ from decoding.measuring.comparing import FEWEST
 from decoding.measuring.records import load, slug
 from decoding.rungs import RUNGS
 
-from . import floor, results, stamp
+from . import endings, floor, results, stamp
 from .machines import BOOK_RECORDS
 from .teaching import WORKLOADS
 
@@ -50,6 +50,10 @@ class Records:
     def race(self, batch):
         """Return what the book's race at a batch size found: loop -> record."""
         return self._load(f"watch_b{batch}.json")["results"]
+
+    def endings(self, batch):
+        """Return what the race of all ways to end the waiting found: loop -> record."""
+        return self._load(f"endings_gpt2_b{batch}.json")["results"]
 
     def _load(self, file):
         if not (self.folder / file).exists():
@@ -145,16 +149,43 @@ def of_check(rung, records, batches=(32, 1, 128)):
     return "Time of a token: checked at once → not checked", rows, questions
 
 
+def of_race(rung, records, first, loop):
+    """The time of a token, ``first`` beside ``loop``: in the race of all ways to end the waiting."""
+    rows, questions = [], []
+    for batch in BATCHES:
+        race = records.endings(batch)
+        old, new = race[first], race[loop]
+        rows.append(_row(f"batch {batch}", old, new, _said(speed, old, new)))
+        question = (f"b{batch}", f"A token at batch {batch}", "ms", new.ms, ms(new.ms), old.ms)
+        questions.append(Question(*question))
+    return f"Time of a token: {first} → {loop}", rows, questions
+
+
+def of_launch(rung, records):
+    """What the check costs if it is asked at once, of a compiled step and of a captured one: a race."""
+    rows, questions = [], []
+    for batch in BATCHES:
+        race = records.endings(batch)
+        old, new = (endings.cost_at_once(race, kind) for kind in ("compiled", "captured"))
+        share = percent(endings.share_at_once(race, "captured"))
+        rows.append(Row(f"batch {batch}", count(old), us(new), f"{share} of a token"))
+        label = f"The check at once, batch {batch}"
+        questions.append(Question(f"b{batch}", label, "µs", new, us(new), old))
+    return "What the check at once costs: compiled → captured", rows, questions
+
+
 @dataclass(frozen=True, kw_only=True)
 class Chapter:
     """What is particular to a chapter's masthead.
 
     ``rung`` is the last part of its page's name unless it is given; a chapter without one has None.
+    ``raced`` is what its loop is called in the race of all ways to end the waiting, if that is its measure.
     """
 
     rung: str | None = ""
     of: object = of_time
     name: str = ""  # on the small ladder, where it is not the rung's
+    raced: str = ""
 
 
 CHAPTERS = {
@@ -164,6 +195,16 @@ CHAPTERS = {
     "04_static_cache": Chapter(of=partial(of_time, third=("reserved", 32))),
     "05_torch_compile": Chapter(rung="compiled"),
     "06_stop_check": Chapter(rung=None, of=of_check, name="no check"),
+    "07_two_streams": Chapter(),
+    "08_deferred_check": Chapter(
+        of=partial(of_race, first="two streams", loop="deferred check"), raced="deferred check"
+    ),
+    "09_captured_graph": Chapter(of=of_launch, raced="captured graph"),
+    "10_device_loop": Chapter(
+        of=partial(of_race, first="captured graph", loop="device loop"), raced="device loop"
+    ),
+    "11_when_it_pays": Chapter(rung=None),
+    "12_what_can_go_wrong": Chapter(rung=None),
 }
 SCOREBOARD = "scoreboard"
 
@@ -186,6 +227,13 @@ def gain(page, batch, records):
     chapter = chapter_of(page)
     if chapter.of is of_check:
         return _cost(records.race(batch))
+    if chapter.of is of_launch:
+        race = records.endings(batch)
+        old, new = (endings.cost_at_once(race, kind) for kind in ("compiled", "captured"))
+        return Words(f"the check at once: {count(old)} → {us(new)}")
+    if chapter.raced:
+        race, pair = records.endings(batch), chapter.of.keywords
+        return _said(headline, race[pair["first"]], race[pair["loop"]])
     if chapter.rung is None:
         return ""
     new = records.rung(chapter.rung, batch)
@@ -204,7 +252,7 @@ def told(page, records, sentence=""):
         return bare
     try:
         of, rows, questions = chapter.of(chapter.rung, records)
-    except NotRecorded:
+    except (NotRecorded, NotComparable):
         return bare
     asked = [one for one in questions if known(one.answer) and one.answer > 0]
     return bare._replace(of=of, rows=tuple(rows), questions=tuple(asked))
@@ -241,6 +289,8 @@ def steps(pages, records):
         try:
             if chapter.of is of_check:
                 shown = {batch: records.race(batch)["no check"] for batch in BATCHES}
+            elif chapter.raced:
+                shown = {batch: records.endings(batch)[chapter.raced] for batch in BATCHES}
             elif chapter.rung:
                 shown = {batch: records.rung(chapter.rung, batch) for batch in BATCHES}
             else:
@@ -249,7 +299,8 @@ def steps(pages, records):
             continue
         bars = {batch: (one.ms, one.idle) for batch, one in shown.items() if known(one.ms)}
         # A race of its own, or one process: its time stands in no ratio with the others'.
-        apart = chapter.of is of_check or any(one.spread_over < FEWEST for one in shown.values())
+        raced = chapter.of is of_check or chapter.raced
+        apart = bool(raced) or any(one.spread_over < FEWEST for one in shown.values())
         name = chapter.name or _label(chapter.rung)
         if bars:
             found.append(Step(int(page.partition("_")[0]), name, f"{page}.html", bars, apart))
