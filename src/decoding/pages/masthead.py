@@ -12,6 +12,7 @@ from pathlib import Path
 from decoding.drawing import headline
 from decoding.drawing.masthead import Masthead, Question, Row, Step, draw_masthead
 from decoding.drawing.words import (
+    Words,
     count,
     known,
     mib,
