@@ -8,6 +8,7 @@ from decoding import drawing
 from decoding.drawing.words import known, share_of_limit
 from decoding.measuring import Workload
 from decoding.measuring.bandwidth import bandwidth
+from decoding.measuring.endings import LLAMA
 from decoding.measuring.records import load, save
 from decoding.pages import floor
 from decoding.pages.results import shape_of
@@ -40,6 +41,14 @@ def test_the_cache_counts_at_the_mean_position_of_the_steps():
     assert floor.cache_bytes(WORK) == sum(read) / len(read)
     one_token = floor.cache_bytes(WORK.but(new_tokens=1))
     assert one_token == 2 * 2 * layers * width * batch * WORK.prompt_tokens
+
+
+def test_heads_that_share_keys_and_values_count_once():
+    work = Workload(LLAMA, 4, 8, 1, dtype="bfloat16")
+    assert floor.cache_bytes(work) == 2 * 2 * 16 * (8 * 64) * 4 * 8
+    assert (
+        2e9 < floor.weight_bytes(work) < 3e9
+    )  # 1.2 billion weights, the output's table among them
 
 
 def test_a_record_carries_its_floor_only_where_the_bandwidth_was_measured(tmp_path):

@@ -161,9 +161,12 @@ class TestCalculator:
         picture = drawing.calculator(PRESETS).picture
         assert "batch 8, check at once: L 600, G 200 µs: 800 µs; timed 790 µs." in picture.alt
 
-    def test_without_a_measurement_there_is_none(self):
-        with pytest.raises(ValueError, match="needs a preset"):
-            drawing.calculator({"measured, batch": {"1": {"check at once": (400, None, nan)}}})
+    def test_without_a_measurement_it_begins_with_round_numbers(self):
+        toy = drawing.calculator({"measured, batch": {"1": {"check at once": (400, None, nan)}}})
+        assert "round numbers, not measured" in toy.html and "timed –" in toy.picture.alt
+        assert live_of(parsed(toy)).get("data-presets") == "//"  # no token that was timed
+
+    def test_a_loop_that_is_none_is_refused(self):
         with pytest.raises(ValueError, match="'maybe' is no loop"):
             drawing.calculator(PRESETS, loop="maybe")
 

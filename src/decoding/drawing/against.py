@@ -124,10 +124,10 @@ def _mark(ax, kind, x, y):
 
 
 class _Scale:
-    """A log scale from ``low`` to ``high``, over ``room`` pixels."""
+    """A log scale over ``room`` pixels, from below the least value to above the largest."""
 
-    def __init__(self, values, room):
-        self.low, self.high = min(values) / 1.12, max(values) * 1.12
+    def __init__(self, values, room, beyond):
+        self.low, self.high = min(values) / beyond, max(values) * beyond
         self.room = room
 
     def at(self, value):
@@ -149,7 +149,8 @@ def _draw(shown, xlabel, band, sides, width):
         x_values = y_values = x_values + y_values
     wide = width - LEFT - EDGE
     tall = wide if band is not None else 0.7 * wide
-    across, up = _Scale(x_values, wide), _Scale(y_values, tall)
+    beyond = 1.5 if sides else 1.12  # room for the words
+    across, up = _Scale(x_values, wide, beyond), _Scale(y_values, tall, beyond)
 
     def place(x, y):
         return LEFT + across.at(x), EDGE + tall - up.at(y)

@@ -4,7 +4,7 @@ The model of chapter 6, as a drawing of two patterns and as a calculator: with a
 takes L + G; with one that is read a step late, or with none, the larger of the two.
 """
 
-from math import ceil
+from math import ceil, nan
 from typing import NamedTuple
 from xml.etree import ElementTree
 
@@ -143,6 +143,7 @@ def _draw_ruler(ax, y, begin, end, words, colour=FOREGROUND):
 # --- The calculator -------------------------------------------------------------------------------
 
 LEAST, MOST = 10, 2000  # µs; a preset beyond moves the end of the scale
+ROUND = (400, 500, nan)  # L, G and no token
 
 
 def calculator(presets, *, loop=LOOPS[0]):
@@ -151,14 +152,14 @@ def calculator(presets, *, loop=LOOPS[0]):
     Args:
         presets: what the presets have in common -> label -> loop, as in ``LOOPS`` -> what was
             measured: L, G and the token, in µs. The first preset is shown first. One that has not all
-            three for ``loop`` is left out.
+            three for ``loop`` is left out; if none is left, it begins with round numbers.
         loop: which loop it begins with, one of ``LOOPS``.
 
     Returns:
         An ``Explorer``. Its picture is the drawing of the first preset, with all presets below.
 
     Raises:
-        ValueError: there is no preset, or no such loop.
+        ValueError: there is no such loop.
     """
     if loop not in LOOPS:
         raise ValueError(f"{loop!r} is no loop; choose from {', '.join(LOOPS)}.")
@@ -167,8 +168,7 @@ def calculator(presets, *, loop=LOOPS[0]):
         for group, labels in presets.items()
     }
     presets = {group: labels for group, labels in presets.items() if labels}
-    if not presets:
-        raise ValueError("The calculator needs a preset with L, G and a measured token.")
+    presets = presets or {"round numbers, not measured": {"400 and 500": {loop: ROUND}}}
     picture = _still(presets, loop)
     figure = ElementTree.Element("figure", {"class": "ttb-toy ttb-calculator"})
     figure.set("oninput", ON_INPUT)
@@ -179,8 +179,9 @@ def calculator(presets, *, loop=LOOPS[0]):
     live.set("data-presets", ";".join(map(_written, every)))
     launch, work, measured = every[0][loop]
     found = token_of(launch, work, loop)
-    longest = max(value for loops in every for times in loops.values() for value in _times(times))
-    live.append(_form(presets, loop, launch, work, max(MOST, 1000 * ceil(longest / 1000))))
+    longest = [value for loops in every for times in loops.values() for value in _times(times)]
+    most = max(MOST, 1000 * ceil(max(longest, default=0) / 1000))
+    live.append(_form(presets, loop, launch, work, most))
     lanes = ElementTree.SubElement(live, "div", {"class": "lanes"})
     for name in ("host", "GPU", "token"):
         ElementTree.SubElement(lanes, "span").text = name

@@ -10,12 +10,13 @@ from statistics import median
 from typing import NamedTuple
 
 import torch
-from transformers import GPT2Config
+from transformers import GPT2Config, LlamaConfig
 
 from decoding.drawing import LABELS, running_median
 from decoding.drawing.logged import is_logged, pauses
 from decoding.drawing.words import Words
 from decoding.measuring import Record, Workload, change_of, ratio_of
+from decoding.measuring.endings import LLAMA, LLAMA_SHAPE
 from decoding.measuring.timeline import gaps
 from decoding.models import GPT2_SHAPES
 
@@ -109,14 +110,21 @@ def _first_run_extra(record):
 
 
 def shape_of(workload):
-    """Return the configuration of the GPT-2 that a workload decodes."""
+    """Return the configuration of the model that a workload decodes."""
+    if workload.model == LLAMA:
+        return LlamaConfig(**LLAMA_SHAPE)
     return GPT2Config(**GPT2_SHAPES[workload.model], bos_token_id=None, eos_token_id=None)
 
 
 def token_bytes(workload):
-    """Return the bytes of one token's keys and values, in one row: 2 · layers · width · bytes."""
+    """Return the bytes of one token's keys and values, in one row: 2 · layers · width · bytes.
+
+    The width is that of the heads that have keys and values: in GPT-2 of all.
+    """
     shape = shape_of(workload)
-    return 2 * shape.n_layer * shape.n_embd * getattr(torch, workload.dtype).itemsize
+    heads = getattr(shape, "num_key_value_heads", shape.num_attention_heads)
+    width = heads * shape.hidden_size // shape.num_attention_heads
+    return 2 * shape.num_hidden_layers * width * getattr(torch, workload.dtype).itemsize
 
 
 def cache_mib(workload, positions):
