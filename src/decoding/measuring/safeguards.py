@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from contextlib import nullcontext, suppress
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -214,7 +215,7 @@ class Notes:
 
     def put(self, part, found):
         self._write([*self._read()["done"], [part, found]], part)
-        if self.record:
+        if self.record and part[0] not in [case for case, _ in self.left()]:
             save(_record(self.found()), self.record)
 
     def _read(self):
@@ -226,14 +227,14 @@ class Notes:
 
 def _record(found):
     """Return the record that a chapter keeps of ``found`` as ``evidence``."""
+    made_on, asked = _made_on()
+    return {"schema": SCHEMA, "machine": made_on, "found": found, "asked": asked}
+
+
+@cache  # the driver is asked once in a process, not once a case
+def _made_on():
     source = inspect.getsource(sys.modules[__name__])
-    made_on = machine() | {"code": fingerprint(())}
-    return {
-        "schema": SCHEMA,
-        "machine": made_on,
-        "found": found,
-        "asked": fingerprint((), [source]),
-    }
+    return machine() | {"code": fingerprint(())}, fingerprint((), [source])
 
 
 def _run_cases(report, notes, model_name, device, calls, new_tokens):
