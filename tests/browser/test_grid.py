@@ -175,7 +175,10 @@ def test_without_scripts_a_chapter_can_be_read(browser, server):
 
 def test_a_term_is_explained_where_the_pointer_rests(visit):
     page = visit(f"{CHAPTERS[-1]}.html")
-    link, note = page.locator('article a[href*="glossary.html#term-"]:visible').first, "#ttb-term-note"
+    link, note = (
+        page.locator('article a[href*="glossary.html#term-"]:visible').first,
+        "#ttb-term-note",
+    )
     assert not page.locator(note).is_visible()
     link.hover()
     assert link.inner_text().lower().rstrip("s") in page.locator(note).inner_text().lower()
