@@ -221,10 +221,9 @@ class TestModes:
     }
 
     @pytest.mark.parametrize("rung", KINDS)
-    def test_every_mode_after_every_other(self, model, rung):
+    def test_every_mode_after_every_other(self, rung):
         for pair in itertools.permutations(self.MODES, 2):
-            release(model)
-            self.walk(model, rung, pair)
+            self.walk(tiny("gpt2"), rung, pair)
 
     @pytest.mark.parametrize("rung", STATIC)
     def test_a_walk_over_every_change_of_mode(self, rung):
