@@ -57,7 +57,6 @@ def asks_late(model, input_ids, max_new_tokens, eos_token_id, prepared):
 
 
 #: These do not wait in the first step, when there is no answer yet.
-ASK_ONLY_AN_ANSWER = ("deferred_check", "captured_graph")
 
 
 @pytest.mark.parametrize("name", [*LOOPS, "expandable_segments"])
