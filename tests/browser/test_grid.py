@@ -7,7 +7,7 @@ from pages import CHAPTERS, PAGES
 
 from decoding.drawing import theme
 
-UNPACKED = 760e3  # bytes of a page with all it loads, before a web server packs them
+UNPACKED = 700e3  # bytes of a page with all it loads, before a web server packs them
 # The reference has some 300 signatures with a link each; packed it is as light as a chapter.
 REFERENCE = {"book/api": 1000e3}
 FIRST_PAINT = 1000  # ms, on a processor slowed down four times

@@ -177,7 +177,8 @@ def _ladder(parent, steps, here):
         _words(box, "span", "?", "ttb-lid")
         _words(link, "span", f"{step.number}", "ttb-number")
         _words(link, "span", f" {step.name}", "ttb-name")
-        _words(link, "span", f" {_told(step)}", "ttb-secret ttb-told")
+        told = _words(link, "span", f" {_told(step)}", "ttb-secret ttb-told")
+        told.set("data-name", step.name)
     sizes = ", then ".join(f"batch {size}" for size in steps[0].bars)
     key = SubElement(nav, "p", {"class": "ttb-key"})
     _words(key, "span", f"Time of a token: {sizes}. ")
@@ -194,6 +195,7 @@ def _bars(step, longest):
     width = len(step.bars) * (BAR + 4) - 4
     size = {"width": f"{width}", "height": f"{TALLEST}"}
     svg = Element("svg", {"viewBox": f"0 0 {width} {TALLEST}", "aria-hidden": "true"} | size)
+    svg.set("preserveAspectRatio", "none")  # a narrow page makes them thinner, not shorter
     for at, (time, idle) in enumerate(step.bars.values()):
         whole = time / longest * TALLEST
         waits = whole * idle if known(idle) else 0
