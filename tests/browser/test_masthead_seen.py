@@ -69,7 +69,9 @@ def test_the_answer_is_covered_until_it_is_asked_for(fresh, chapter):
     page.get_by_role("button", name="Show me").press("Enter")
     assert all(seen(page, ".ttb-heads .ttb-secret"))
     assert all(seen(page, ".ttb-here svg"))
-    assert not any(seen(page, ".ttb-ahead:not(.ttb-here) svg, .ttb-ahead:not(.ttb-here) .ttb-secret"))
+    assert not any(
+        seen(page, ".ttb-ahead:not(.ttb-here) svg, .ttb-ahead:not(.ttb-here) .ttb-secret")
+    )
     assert not any(seen(page, ".ttb-heads .ttb-lid, .ttb-here .ttb-lid, .ttb-unit-of, .ttb-guess"))
     assert page.evaluate("document.activeElement.className") == "ttb-heads"
     page.reload()

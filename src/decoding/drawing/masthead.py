@@ -191,7 +191,11 @@ def _ladder(parent, steps, here):
         swatch.set("style", f"background:{THEME[colour]}")
         swatch.tail = f" {words} "
     if any(step.apart for step in steps):
-        _words(key, "span", "· pale: from a race or a process of its own, not to be compared with the others")
+        _words(
+            key,
+            "span",
+            "· pale: from a race or a process of its own, not to be compared with the others",
+        )
 
 
 def _bars(step, longest):
