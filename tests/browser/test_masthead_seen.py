@@ -79,6 +79,14 @@ def test_the_answer_is_covered_until_it_is_asked_for(fresh, chapter):
     assert page.problems == []
 
 
+def test_a_rung_is_shown_once_its_own_page_was_asked(fresh):
+    page = fresh(f"{CHAPTERS[1]}.html")
+    page.get_by_role("button", name="Show me").click()
+    page.goto(urljoin(page.url, f"/{CHAPTERS[0]}.html"))
+    assert seen(page, ".ttb-ahead svg")[:3] == [False, True, False]
+    assert seen(page, ".ttb-ahead .ttb-lid")[:3] == [True, False, True]
+
+
 def test_a_guess_is_compared_kept_and_summed_up(fresh):
     page = fresh(f"{CHAPTERS[1]}.html")
     fields = page.locator(".ttb-guess input").all()
