@@ -58,7 +58,7 @@ MADE = Masthead(
 class TestDrawing:
     def test_without_scripts_everything_can_be_read(self):
         drawn = soup_of(draw_masthead(MADE, STEPS, limit_href="glossary.html#limit"))
-        for lid in drawn.select(".ttb-lid"):
+        for lid in drawn.select(".ttb-lid, .ttb-unit-of"):
             lid.decompose()
         assert words_of(drawn.select_one(".ttb-change")) == "8.00 → 2.00 ms"
         said = words_of(drawn.select_one(".ttb-detail"))
@@ -71,7 +71,7 @@ class TestDrawing:
         assert "ttb-asks" in drawn.div["class"]
         for hidden in drawn.select(".ttb-secret"):
             hidden.decompose()
-        assert words_of(drawn.select_one(".ttb-change")) == "8.00 → ?"
+        assert words_of(drawn.select_one(".ttb-change")) == "8.00 ms → ?"
         assert words_of(drawn.select_one(".ttb-detail")) == "GPU idle 25 % → ?"
         shown = words_of(drawn)
         for answer in ("2.00", "×4.0", "50 %", "12 %"):

@@ -25,9 +25,18 @@
   const factor = value => `×${value < 9.95 ? value.toFixed(1) : Math.round(value)}`;
   const judged = distance => distance < 1.05 ? "right" : `${factor(distance)} off`;
 
+  /** Show the bars of the rungs whose own pages have been asked; those of later ones stay covered. */
+  function uncover(masthead) {
+    for (const rung of masthead.querySelectorAll(".ttb-ahead")) {
+      const page = rung.querySelector("a").getAttribute("href").replace(/\.html$/, "");
+      rung.classList.toggle("ttb-seen", Boolean(kept[page]?.open));
+    }
+  }
+
   function open(masthead, fields) {
     const guesses = kept[masthead.dataset.page] ?? {};
     masthead.classList.add("ttb-open");
+    uncover(masthead);
     const list = document.createElement("ul");
     for (const {name, dataset} of fields) {
       const said = guesses[name];
@@ -64,7 +73,7 @@
       (wrong[0] ?? fields[0]).focus();
     });
     form.querySelector(".ttb-show").addEventListener("click", () => done({}));
-    if (kept[page]?.open) open(masthead, fields);
+    if (kept[page]?.open) open(masthead, fields); else uncover(masthead);
   }
 
   function sum(board) {

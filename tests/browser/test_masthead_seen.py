@@ -68,12 +68,23 @@ def test_the_answer_is_covered_until_it_is_asked_for(fresh, chapter):
     assert not [words for words in answers if words in heard]
     page.get_by_role("button", name="Show me").press("Enter")
     assert all(seen(page, ".ttb-heads .ttb-secret"))
-    assert all(seen(page, ".ttb-ahead svg"))
-    assert not any(seen(page, ".ttb-lid, .ttb-guess"))
+    assert all(seen(page, ".ttb-here svg"))
+    assert not any(
+        seen(page, ".ttb-ahead:not(.ttb-here) svg, .ttb-ahead:not(.ttb-here) .ttb-secret")
+    )
+    assert not any(seen(page, ".ttb-heads .ttb-lid, .ttb-here .ttb-lid, .ttb-unit-of, .ttb-guess"))
     assert page.evaluate("document.activeElement.className") == "ttb-heads"
     page.reload()
     assert all(seen(page, ".ttb-heads .ttb-secret"))
     assert page.problems == []
+
+
+def test_a_rung_is_shown_once_its_own_page_was_asked(fresh):
+    page = fresh(f"{CHAPTERS[1]}.html")
+    page.get_by_role("button", name="Show me").click()
+    page.goto(urljoin(page.url, f"/{CHAPTERS[0]}.html"))
+    assert seen(page, ".ttb-ahead svg")[:3] == [False, True, False]
+    assert seen(page, ".ttb-ahead .ttb-lid")[:3] == [True, False, True]
 
 
 def test_a_guess_is_compared_kept_and_summed_up(fresh):

@@ -1,4 +1,4 @@
-"""Times with their ranges: a dot at the median, a line for the range, a ring for slow tokens."""
+"""Times with their ranges over the runs: a dot at their median, a line, a ring for slow tokens."""
 
 from typing import NamedTuple
 
@@ -135,7 +135,7 @@ def _draw_case(ax, case, y, at, width):
 
 
 def _key(every):
-    entries = [("median", _dot), ("range", _line)]
+    entries = [("median of the runs", _dot), ("range over the runs", _line)]
     if any(known(case.slow) for case in every):
         entries.append(("95th percentile of the tokens", _ring))
     if any(known(case.model) for case in every):

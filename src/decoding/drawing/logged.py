@@ -202,7 +202,7 @@ def method(races, found):
         "No profiler looked on: each launch, each wait and the end of each step on the GPU were "
         "logged; derived is the begin of a step, which takes its work and the pauses between its "
         f"kernels ({', '.join(steps)}){shifted}. Shown are {tokens} tokens in a row whose time is "
-        "nearest to the median."
+        "nearest to the median token's, all of one round. A mean over all rounds has the slow tokens, too."
     )
 
 

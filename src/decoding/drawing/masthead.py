@@ -108,7 +108,11 @@ def _row(parent, row, limit_href):
     head = SubElement(parent, "div", {"class": "ttb-head"})
     _words(head, "div", row.where, "ttb-where")
     change = SubElement(head, "div", {"class": "ttb-change"})
-    _words(change, "span", f"{row.before} → ")
+    _words(change, "span", row.before)
+    if " " not in row.before:
+        # Covered, the answer's unit is missing.
+        _words(change, "span", f" {row.after.rpartition(' ')[2]}", "ttb-unit-of")
+    _words(change, "span", " → ")
     _secret(change, row.after)
     detail = SubElement(head, "div", {"class": "ttb-detail"})
     _words(detail, "span", row.said, "ttb-secret")
@@ -187,7 +191,11 @@ def _ladder(parent, steps, here):
         swatch.set("style", f"background:{THEME[colour]}")
         swatch.tail = f" {words} "
     if any(step.apart for step in steps):
-        _words(key, "span", "· pale: not measured in turn with the others")
+        _words(
+            key,
+            "span",
+            "· pale: from a race or a process of its own, not to be compared with the others",
+        )
 
 
 def _bars(step, longest):

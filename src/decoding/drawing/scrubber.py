@@ -421,7 +421,7 @@ def _stairs(curve, top):
 def _curves(run, paths, colours, step, top, measured):
     """The curves of reserved memory along a run, and a mark at the step."""
     box = ElementTree.Element("div", {"data-curves": "", "style": QUIET})
-    said = f"Reserved after each step, up to {mib(top)}. Grey ground: the requests were recorded. "
+    said = f"Reserved after each step, on a scale that ends at {mib(top)}. Grey ground: the requests were recorded. "
     said += f"Dotted: measured on {measured[0]}, with the weights. " if measured else ""
     said += "Red: the default allocator finds no room."
     ElementTree.SubElement(box, "div", {"class": "ttb-axis"}).text = said
