@@ -67,7 +67,7 @@ def test_what_can_change_a_number_counts(changed, file, old, new):
         ("loops/two_streams.py", "step % 2", "step % 3"),
         ("allocator.py", "MIN_BLOCK = 512", "MIN_BLOCK = 256"),
         ("captured.py", "WARM_UP = 3", "WARM_UP = 4"),
-        ("measuring/graph_checks.py", "step + 1", "step + 2"),
+        ("measuring/endings.py", "step + 1", "step + 2"),
         ("__main__.py", "default: %(default)s", "%(default)s"),
         ("rungs.py", RUNG, RUNG + ' Rung("new", "new", two_streams.decode, EXPANDABLE),'),
         ("rungs.py", '"KV cache"', '"key and value cache"'),
@@ -85,12 +85,12 @@ def test_every_rung_has_its_own(pristine):
 
 
 def test_what_stands_apart_counts_where_it_is_imported_or_named(pristine):
-    asked = (["captured_graph"], ["device_loop"], ["graph_checks"], ["two_streams"])
+    asked = (["captured_graph"], ["device_loop"], ["endings"], ["two_streams"])
     before = [fingerprint(names, folder=pristine) for names in asked]
     for file, old, new, expected in (
         ("captured.py", "WARM_UP = 3", "WARM_UP = 4", [True, True, True, False]),
         ("while_graph.py", "THREADS = 128", "THREADS = 64", [False, True, True, False]),
-        ("measuring/graph_checks.py", "step + 1", "step + 2", [False, False, True, False]),
+        ("measuring/endings.py", "step + 1", "step + 2", [False, False, True, False]),
     ):
         text = (pristine / file).read_text("utf-8")
         assert old in text
@@ -109,8 +109,8 @@ def test_cells_count():
 def test_the_rungs_of_a_notebook_are_those_that_its_code_names():
     cells = ['a = "two_streams"', 'measure("naive"); b = "no rung"', "kv_cache = 1"]
     assert rungs_named_in(cells) == ["naive", "two_streams"]
-    cells.append("from decoding.measuring.graph_checks import graph_checks")
-    assert rungs_named_in(cells) == ["naive", "two_streams", "graph_checks"]
+    cells.append("from decoding.measuring.endings import endings")
+    assert rungs_named_in(cells) == ["naive", "two_streams", "endings"]
 
 
 class TestCanonical:

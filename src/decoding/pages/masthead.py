@@ -31,7 +31,7 @@ from decoding.measuring.records import load, slug
 from decoding.rungs import RUNGS
 
 from . import endings, floor, results, stamp
-from .machines import BOOK_RECORDS
+from .machines import BOOK_RECORDS, LADDER
 from .teaching import WORKLOADS
 
 BATCHES = (32, 1)  # in the order in which they are shown
@@ -262,7 +262,7 @@ def told(page, records, sentence=""):
 def whole_ladder(records, pages, sentence=""):
     """Return the ``Masthead`` of the page that sums up: from the first recorded rung to the last."""
     words, found = Masthead(SCOREBOARD, sentence), {}
-    for rung in RUNGS:
+    for rung in LADDER:
         with suppress(NotRecorded):
             if any(chapter_of(page).rung == rung for page in pages):
                 found[rung] = [records.rung(rung, batch) for batch in BATCHES]
