@@ -1,0 +1,38 @@
+"""Asking late and seldom: the ends are real, the tokens right, the waste counted."""
+
+import pytest
+import torch
+
+from decoding import generate, load_model
+from decoding.measuring import MeasurementError, Workload, asking
+
+WORK = Workload("gpt2-tiny", 3, 6, 24, dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("gpt2-tiny", device="cpu", dtype=torch.float32)
+
+
+@pytest.mark.parametrize(("late", "every"), [(0, 1), (1, 1), (2, 1), (0, 4), (1, 4)])
+@pytest.mark.parametrize("end", [2, 11])
+def test_a_loop_returns_the_tokens_up_to_the_end_and_counts_its_steps(model, late, every, end):
+    free = asking.Asking(model, WORK, None, 0, 1)
+    ids, lasts = asking._ids_that_end(asking._free_tokens(free), end)
+    run = asking.Asking(model, WORK, None, late, every)
+    run.eos_token_id = ids
+    expected = generate(model, run.input_ids, rung="kv_cache", max_new_tokens=24, eos_token_id=ids)
+    assert max(lasts) == end and len(lasts) == 3
+    assert torch.equal(run(), expected)
+    asked = -(-(end + 1) // every) * every  # the step in which it asks and hears of the end
+    assert run.steps == asked + late
+
+
+def test_no_ids_end_a_run_that_repeats_one_token():
+    with pytest.raises(ValueError, match="step 3"):
+        asking._ids_that_end(torch.full((2, 8), 7), 3)
+
+
+def test_the_gate_of_transformers_needs_a_gpu():
+    with pytest.raises(MeasurementError, match="GPU"):
+        asking.transformers_gate(WORK)
