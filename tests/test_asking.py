@@ -36,3 +36,16 @@ def test_no_ids_end_a_run_that_repeats_one_token():
 def test_the_gate_of_transformers_needs_a_gpu():
     with pytest.raises(MeasurementError, match="GPU"):
         asking.transformers_gate(WORK)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_the_gate_decides_which_check_transformers_makes(model, late):
+    ids, made = torch.arange(4)[None], []
+    options = {"max_new_tokens": 3, "do_sample": False, "attention_mask": torch.ones_like(ids)}
+    with asking._gate_open(late, made):
+        if late:  # the deferred one records events, and a CPU has none
+            with pytest.raises(RuntimeError, match="events"):
+                model.generate(ids, **options)
+        else:
+            assert model.generate(ids, **options).shape == (1, 7)
+    assert made == ([True] if late else [])

@@ -22,7 +22,6 @@ APART = {
     "captured",
     "endings",
     "hostless",
-    "leftovers",
     "safeguards",
     "while_graph",
 }
