@@ -24,6 +24,7 @@ from .runs import Run, checksum, load
 ENDS = (16, 64, 240)  # the steps in which the last row finishes
 LATE, EVERY = (0, 1, 2, 4), (1, 2, 4, 8, 16)
 BATCH = SINGLE.but(batch_size=8)
+NO_TOKEN = -1  # an id that no row ever chooses
 
 
 class Asking(Ahead):
@@ -103,8 +104,10 @@ def _ends(report, workload, asked, at):
     loops = {key: Asking(model, workload, step, *key) for key in asked}
     new = _free_tokens(loops[asked[0]])
     results, rows = [], {}
-    for number, end in enumerate(at):
-        ids, rows[str(end)] = _ids_that_end(new, end)
+    for number, wanted in enumerate(at):
+        ids, lasts = _ids_that_end(new, wanted)
+        end = max(lasts)
+        rows[str(end)] = lasts
         times = {key: [] for key in loops}
         for key, run in loops.items():
             run.eos_token_id = ids
@@ -134,30 +137,34 @@ def _ends(report, workload, asked, at):
 
 def _free_tokens(run):
     """Return the new tokens of a run without an end, int64 [batch, new tokens], on the CPU."""
-    run.eos_token_id = None
+    # As many ids as there will be: another number would compile another step, and in bfloat16 that
+    # one may choose other tokens.
+    run.eos_token_id = [NO_TOKEN] * len(run.input_ids)
     for _ in range(2):  # in bfloat16 the compiled step may choose others than its first, eager run
         tokens = run()
     return tokens[:, run.input_ids.shape[1] :].cpu()
 
 
-def _ids_that_end(new, end):
-    """Return ids with which the last row to finish does so in step ``end``, and each row's last step.
+def _ids_that_end(new, wanted):
+    """Return ids with which the last row to finish does so in step ``wanted``, and each row's last step.
 
     One row's token of that step is an end, and for every other row one of its tokens before, spread
-    over the steps; none of them is a token that the one row has earlier.
+    over the steps; none of them is a token that the one row has earlier. Where no row has a token
+    for it, the nearest step does that has. There are as many ids as rows.
     """
     rows = new.tolist()
-    for last, row in enumerate(rows):
-        ids, taken = [row[end]], set(row[:end])
-        others = [other for other in rows if other is not row]
-        for number, other in enumerate(others):
-            wanted = end * (number + 1) // (len(others) + 1)
-            nearest = sorted(range(end + 1), key=lambda step: abs(step - wanted))
-            ids += [other[step] for step in nearest if other[step] not in taken][:1]
-        lasts = _last_steps(new, ids)
-        if lasts[last] == end == max(lasts):
-            return ids, lasts
-    raise ValueError(f"No ids of this run make its last row finish in step {end}.")
+    for end in sorted(range(1, new.shape[1] - 1), key=lambda step: abs(step - wanted)):
+        for last, row in enumerate(rows):
+            ids, taken = [row[end]], set(row[:end])
+            others = [other for other in rows if other is not row]
+            for number, other in enumerate(others):
+                spread_out = end * (number + 1) // (len(others) + 1)
+                nearest = sorted(range(end + 1), key=lambda step: abs(step - spread_out))
+                ids += [other[step] for step in nearest if other[step] not in taken][:1]
+            lasts = _last_steps(new, ids)
+            if lasts[last] == end == max(lasts):
+                return ids + ids[:1] * (len(rows) - len(ids)), lasts
+    raise ValueError("No ids of this run make all its rows finish.")
 
 
 def _last_steps(new, ids):
