@@ -28,6 +28,15 @@ def test_a_loop_returns_the_tokens_up_to_the_end_and_counts_its_steps(model, lat
     assert run.steps == asked + late
 
 
+def test_all_loops_come_to_the_same_end(model):
+    loops = {late: asking.Asking(model, WORK, None, late, 1) for late in (0, 1)}
+    end, lasts = asking._end_all(loops, 11)
+    assert max(lasts) == end == 11
+    loops[1].new_tokens = 5  # it can't come so far
+    with pytest.raises(MeasurementError, match=r"\[11, 5\]"):
+        asking._end_all(loops, 11)
+
+
 def test_no_ids_end_a_run_that_repeats_one_token():
     with pytest.raises(ValueError, match="all its rows"):
         asking._ids_that_end(torch.full((2, 8), 7), 3)
