@@ -25,6 +25,7 @@ from .record_explorers import (
     memory_explorer,
     position_explorer,
 )
+from .roofline import Reached, ridge, roofline
 from .schedules import draw_schedule
 from .scrubber import scrubber
 from .segments import draw_segments
@@ -53,6 +54,7 @@ __all__ = [
     "Markdown",
     "Panel",
     "Picture",
+    "Reached",
     "Table",
     "Way",
     "against",
@@ -90,6 +92,8 @@ __all__ = [
     "memory_nesting",
     "position_explorer",
     "records_table",
+    "ridge",
+    "roofline",
     "rungs_as_bars",
     "running_median",
     "scrubber",
