@@ -29,6 +29,7 @@ from .roofline import Reached, ridge, roofline
 from .schedules import draw_schedule
 from .scrubber import scrubber
 from .segments import draw_segments
+from .stacked import stacked
 from .steps import (
     dead_positions,
     finished_board,
@@ -98,6 +99,7 @@ __all__ = [
     "running_median",
     "scrubber",
     "source",
+    "stacked",
     "step_card",
     "streams_toy",
     "sweep",

@@ -184,9 +184,8 @@ def _name_roof(ax, place, gb_per_s, tflop_per_s, lowest):
         bend = ridge(gb_per_s, tflop_per_s)
         x, y = place(bend, tflop_per_s)
         write(ax, x - 10, y + 4, f"{number(tflop_per_s)} TFLOP/s", align="right")
-    words = f"{number(gb_per_s)} GB/s"
-    x, y = place(lowest, gb_per_s / 1000 * lowest)
-    write(ax, x + 6, y - FONT * 2.6, words, align="left")
+    x, y = place(30 * lowest, gb_per_s / 1000 * 30 * lowest)
+    write(ax, x + 16, y + FONT, f"{number(gb_per_s)} GB/s")
 
 
 def _name_batches(ax, place, shown, slope):
