@@ -24,7 +24,8 @@ class Reached(NamedTuple):
         batch_size: rows.
         intensity: operations for each byte that a step has to read.
         tflop_per_s: operations of a step over its time, in 10^12 a second.
-        share: of the time in which the roof would let it.
+        share: of the limit that it reaches, 0 to 1.
+        ms: the time of a step.
     """
 
     rung: str
@@ -33,6 +34,7 @@ class Reached(NamedTuple):
     intensity: float
     tflop_per_s: float
     share: float = float("nan")
+    ms: float = float("nan")
 
 
 def roofline(points, title, *, gb_per_s, tflop_per_s=float("nan"), caption=None):

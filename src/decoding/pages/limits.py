@@ -33,6 +33,12 @@ def counted(workload, positions=None):
     return count(shape_of(workload), workload.batch_size, positions, itemsize)
 
 
+def gb_per_s(chapter):
+    """Return the bandwidth behind every step card, in GB/s; nan where this GPU model's was not measured."""
+    found = floor.measured(chapter.shelf.folder, chapter.machine)
+    return found["found"]["gb_per_s"] if found else nan
+
+
 def share(record):
     """Return which share of the limit a record's step reaches, 0 to 1; nan where that is not known."""
     return record.get(floor.KEY, nan) / record.ms
@@ -50,7 +56,8 @@ def reached(record, rung):
     work = Workload(**{name: given[name] for name in names})
     found = counted(work)
     rate = found.flops / record.ms / 1e9 if known(record.ms) else nan
-    return Reached(rung, work.model, work.batch_size, found.intensity, rate, share(record))
+    each = found.intensity, rate, share(record), record.ms
+    return Reached(rung, work.model, work.batch_size, *each)
 
 
 def points(records, races):
