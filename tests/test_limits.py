@@ -11,7 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
-    GPT2LMHeadModel,
     GPTNeoXConfig,
     LlamaConfig,
 )
@@ -85,7 +84,8 @@ class TestCount:
         assert count(GROUPED, 3, 10, 2).cache == found.cache / 2
 
     def test_what_a_step_multiplies_is_what_torch_multiplies(self):
-        model = GPT2LMHeadModel(GPT2).eval()
+        eager = {"attn_implementation": "eager"}  # whose products the counter knows
+        model = AutoModelForCausalLM.from_config(GPT2, **eager).eval()
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(torch.zeros((3, 1), dtype=torch.int64))
         # A step without a cache attends to one position: its own.
