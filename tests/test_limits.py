@@ -215,6 +215,7 @@ class TestPage:
     def test_a_step_is_divided_into_its_parts(self):
         parts = limits.parts_us(self.STEP)
         assert list(parts) == list(limits.PARTS)
+        assert set(limits.PARTS) == {*measuring.KINDS, "copy", "pauses"}
         assert parts["pauses"] == 20 and parts["copy"] == 0
         assert sum(parts.values()) == self.STEP["step_us"]
         assert limits.pause_us(self.STEP) == 0.5

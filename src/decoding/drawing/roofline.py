@@ -173,7 +173,7 @@ def _draw(shown, gb_per_s, tflop_per_s, width):
         placed = [place(*corner) for corner in corners]
         lines(ax, list(zip(placed, placed[1:])), width=2)
         _name_roof(ax, place, gb_per_s, tflop_per_s, lowest)
-        _name_batches(ax, place, shown, slope)
+        _name_batches(ax, place, shown, gb_per_s, tflop_per_s)
         shapes = _shapes(shown)
         for one in shown:
             at = place(one.intensity, one.tflop_per_s)
@@ -190,12 +190,13 @@ def _name_roof(ax, place, gb_per_s, tflop_per_s, lowest):
     write(ax, x + 16, y + FONT, f"{number(gb_per_s)} GB/s")
 
 
-def _name_batches(ax, place, shown, slope):
+def _name_batches(ax, place, shown, gb_per_s, tflop_per_s):
     """Write the batch sizes of the first model's points above the roof, where there is room."""
     model, taken = shown[0].model, -1e9
     columns = {one.batch_size: one.intensity for one in shown if one.model == model}
     for batch, intensity in sorted(columns.items()):
-        x, y = place(intensity, slope * intensity)
+        slope = gb_per_s / 1000 * intensity
+        x, y = place(intensity, min(slope, tflop_per_s) if known(tflop_per_s) else slope)
         words = f"batch {batch}" if taken < 0 else str(batch)
         room = text_width(words) / 2 + 4
         if x - room > taken:

@@ -9,7 +9,7 @@ from decoding.drawing import Reached
 from decoding.drawing.words import known
 from decoding.measuring import Workload
 from decoding.measuring.endings import LOOPS
-from decoding.measuring.limits import KINDS, count, gemms
+from decoding.measuring.limits import count, gemms
 
 from . import floor
 from .results import shape_of
@@ -17,7 +17,7 @@ from .results import shape_of
 #: The loops of the races that stand below the roof: one for each rung, as it asks on the ladder.
 RACED = ("compiled, at once", "two streams", "deferred check", "captured graph", "device loop")
 #: What a step's time is divided into, in this order.
-PARTS = (*KINDS, "copy", "pauses")
+PARTS = ("matrix product", "attention", "fused", "other", "copy", "pauses")
 
 
 def counted(workload, positions=None):
