@@ -251,9 +251,9 @@ class TestPage:
         assert one.share == 0.25 and one.ms == 2.0
         assert one.intensity == limits.counted(work).intensity
         assert one.tflop_per_s == pytest.approx(limits.counted(work).flops / 2e-3 / 1e12)
-        assert limits.best([*points, one._replace(share=0.3), one._replace(share=nan)]) == {
-            ("gpt2", 4): one._replace(share=0.3)
-        }
+        better, unknown = one._replace(share=0.3), one._replace(share=nan)
+        assert limits.best([better, *points, unknown]) == {("gpt2", 4): better}
+        assert limits.best([unknown]) == {("gpt2", 4): unknown}
 
     def test_each_loop_that_asks_stands_below_the_roof(self):
         asking = {loop for loop in endings.LOOPS if not loop.endswith("never")}

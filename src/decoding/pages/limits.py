@@ -74,13 +74,14 @@ def points(records, races):
 
 
 def best(found):
-    """Return for each model and batch size the point with the largest share: (model, batch) -> point."""
-    best = {}
-    for one in found:
-        key = one.model, one.batch_size
-        if known(one.share) and (key not in best or one.share > best[key].share):
-            best[key] = one
-    return best
+    """Return for each model and batch size the point with the largest share: (model, batch) -> point.
+
+    Where no share is known it is any of them.
+    """
+    at_best = {}
+    for one in sorted(found, key=lambda one: one.share if known(one.share) else -1):
+        at_best[one.model, one.batch_size] = one
+    return at_best
 
 
 class Product(NamedTuple):
