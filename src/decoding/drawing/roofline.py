@@ -16,16 +16,10 @@ SHAPES = ("disc", "square", "diamond", "triangle")
 
 
 class Reached(NamedTuple):
-    """A loop at work on a workload.
+    """A loop at work: its rung (a name in ``COLOURS``, or another that is its own label), model and rows.
 
-    Attributes:
-        rung: a name in ``COLOURS``, or another that is its own label.
-        model: its name.
-        batch_size: rows.
-        intensity: operations for each byte that a step has to read.
-        tflop_per_s: operations of a step over its time, in 10^12 a second.
-        share: of the limit that it reaches, 0 to 1.
-        ms: the time of a step.
+    ``intensity`` is the operations for each byte that a step has to read, ``tflop_per_s`` its operations
+    over its time, in 10^12 a second, ``share`` how much of the limit that is (0 to 1), ``ms`` the time.
     """
 
     rung: str
