@@ -151,4 +151,4 @@ def test_the_questions_of_the_class_are_in_the_quiz():
     questions = re.findall(r"^\*\*(\d+)\.\*\* ", PAGE, re.M)
     assert set(asked) <= set(questions)
     assert questions == [str(number) for number in range(1, len(questions) + 1)]
-    assert len(re.findall(r"^```\{dropdown\} Answer$", PAGE, re.M)) == len(questions) <= 21
+    assert len(re.findall(r"^```\{dropdown\} Answer$", PAGE, re.M)) == len(questions) <= 24

@@ -25,9 +25,11 @@ from .record_explorers import (
     memory_explorer,
     position_explorer,
 )
+from .roofline import Reached, ridge, roofline
 from .schedules import draw_schedule
 from .scrubber import scrubber
 from .segments import draw_segments
+from .stacked import stacked
 from .steps import (
     dead_positions,
     finished_board,
@@ -53,6 +55,7 @@ __all__ = [
     "Markdown",
     "Panel",
     "Picture",
+    "Reached",
     "Table",
     "Way",
     "against",
@@ -90,10 +93,13 @@ __all__ = [
     "memory_nesting",
     "position_explorer",
     "records_table",
+    "ridge",
+    "roofline",
     "rungs_as_bars",
     "running_median",
     "scrubber",
     "source",
+    "stacked",
     "step_card",
     "streams_toy",
     "sweep",

@@ -22,6 +22,7 @@ APART = {
     "captured",
     "endings",
     "hostless",
+    "limits",
     "safeguards",
     "while_graph",
 }

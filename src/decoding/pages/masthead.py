@@ -206,6 +206,7 @@ CHAPTERS = {
     ),
     "11_when_it_pays": Chapter(rung=None),
     "12_what_can_go_wrong": Chapter(rung=None),
+    "13_how_far": Chapter(rung=None),
 }
 SCOREBOARD = "scoreboard"
 
