@@ -8,7 +8,7 @@ the prompt. The step takes the place of ``CapturedStep``, and whatever replays t
 """
 
 import functools
-import os
+import inspect
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -67,29 +67,40 @@ def why_not(model, batch_size):
 
 
 def _interprets():
-    """Whether Triton runs kernels on the CPU."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
+    """Whether Triton runs kernels on the CPU: its own functions must have been made for that, too."""
+    import triton.language
+
+    return type(triton.language.sum).__name__ == "InterpretedFunction"
 
 
 def launches_early(device):
-    """Whether a kernel may start before the one before is over: on Hopper and later."""
+    """Whether a kernel can start before the one before is over: on Hopper and later."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 def with_prepared_fused_step(decode):
-    """Lend a loop what it needs to capture this step, and refuse what it is not made for."""
-    lent = with_prepared()(decode)
+    """Lend a loop what it needs to capture this step, and refuse what it is not made for.
 
-    @functools.wraps(lent)
-    def checked(model, input_ids, max_new_tokens, eos_token_id, **options):
+    The loop, ``decode(…, prepared, dependent_launch)``, has the option ``dependent_launch`` besides
+    ``cache_length``: whether a kernel may start before the one before is over, on GPUs that can (default: True).
+    """
+
+    def lent(dependent_launch=True):
+        return with_prepared()(functools.partial(decode, dependent_launch=dependent_launch))
+
+    @functools.wraps(decode)
+    def checked(
+        model, input_ids, max_new_tokens, eos_token_id, *, dependent_launch=True, **options
+    ):
         if reason := why_not(model, len(input_ids)):
             raise ValueError(reason)
-        return lent(model, input_ids, max_new_tokens, eos_token_id, **options)
+        return lent(dependent_launch)(model, input_ids, max_new_tokens, eos_token_id, **options)
 
+    checked.__signature__ = inspect.signature(lent())
     return checked
 
 
-def fused_step(prepared, model, input_ids, eos, dependent=None):
+def fused_step(prepared, model, input_ids, eos, dependent_launch=True):
     """Return the ``FusedStep`` of what is lent, made at the first call and kept with it.
 
     It is made anew for another number of end-of-sequence ids, and where the model's weights lie at other
@@ -100,10 +111,9 @@ def fused_step(prepared, model, input_ids, eos, dependent=None):
         model: the model that it is lent for.
         input_ids: int64 [batch, prompt].
         eos: int64 [ids], as from ``start``.
-        dependent: whether kernels start before the one before is over; None means: where the GPU can.
+        dependent_launch: whether a kernel may start before the one before is over, where the GPU can.
     """
-    if dependent is None:
-        dependent = launches_early(model.device)
+    dependent = dependent_launch and launches_early(model.device)
     key = len(eos), dependent, tuple(tensor.data_ptr() for tensor in model.parameters())
     kept = vars(prepared).get("fused_step")
     if kept is None or kept.key != key:
@@ -153,7 +163,7 @@ class FusedStep(CapturedStep):
 
     Args:
         prepared, model, input_ids, eos: as for ``CapturedStep``.
-        dependent: whether kernels start before the one before is over.
+        dependent: whether a kernel starts before the one before is over.
     """
 
     def __init__(self, prepared, model, input_ids, eos, dependent):

@@ -6,9 +6,9 @@ from decoding.step import decode_step, start
 
 
 @with_prepared_fused_step
-def decode(model, input_ids, max_new_tokens, eos_token_id, prepared):
+def decode(model, input_ids, max_new_tokens, eos_token_id, prepared, dependent_launch):
     finished, eos = start(input_ids, eos_token_id)
-    captured = fused_step(prepared, model, input_ids, eos)
+    captured = fused_step(prepared, model, input_ids, eos, dependent_launch)
     done, flag = prepared.done[0], prepared.flags[0]
     generated = max_new_tokens
     for step in range(max_new_tokens):
