@@ -3,8 +3,10 @@
 export PYTHONPATH=$PWD/src PYTHON=${PYTHON:-python} OUT=${OUT:-_build/gpu}
 mkdir -p "$OUT"
 cat > "$OUT/fused.py" <<'PY'
-import json, os, sys
+import os
+
 from decoding.measuring.fused import fused_steps
+from decoding.measuring.records import save
 
 if __name__ == "__main__":
     loops = "device loop", "one after another", "dependent launch"
@@ -12,8 +14,7 @@ if __name__ == "__main__":
     for loop, record in found["results"].items():
         times = record["per_token_ms"]
         print(loop, {key: times[key] for key in ("min", "median", "max")}, "kernels", record.kernels, "busy", record.busy_ms)
-    with open(os.path.join(os.environ["OUT"], "fused_first.json"), "w") as file:
-        json.dump(found, file, default=dict)
+    save(found, os.path.join(os.environ["OUT"], "fused_first.json"))
 PY
 timeout 90 $PYTHON "$OUT/fused.py" 2>&1 | tail -12
 timeout 120 $PYTHON -m pytest tests/test_fused_step.py -q -x -p no:xdist -m gpu -k "TestOnGpu" 2>&1 | tail -15
