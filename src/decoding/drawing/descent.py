@@ -54,9 +54,8 @@ def _draw(stages, least, width):
     longest = max((one.us for one in stages if known(one.us)), default=1)
     longest = max(longest, *(one.high for one in stages if known(one.high)), 1)
     scale = (width - 4) / longest
-    bottom = TOP + ROW * len(stages)
     with rc_context(STYLE):
-        fig, ax = canvas(width, bottom + 6)
+        fig, ax = canvas(width, TOP + ROW * len(stages) + 2)
         for at, stage in enumerate(stages):
             y = TOP + ROW * at
             write(ax, 0, y + 12, stage.name, bold=not stage.before)
@@ -73,7 +72,9 @@ def _draw(stages, least, width):
                 lines(ax, [ends], colour=FOREGROUND, width=2)
         if known(least):
             x = scale * least
-            lines(ax, [((x, TOP - 6), (x, bottom))], colour=FOREGROUND, dashes=(0, (4, 3)))
+            rows = [TOP + ROW * at + 15 for at in range(len(stages))]
+            lines(ax, [((x, y), (x, y + BAR + 6)) for y in rows], colour=FOREGROUND, width=2.5)
+            lines(ax, [((x, TOP - 6), (x, TOP - 1))], colour=MUTED)
             words = f"the memory's limit, {count(least)} µs"
             align = "left" if x + text_width(words) < width else "right"
             write(ax, x, TOP - 10, words, colour=MUTED, align=align)

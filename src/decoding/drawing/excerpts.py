@@ -51,4 +51,11 @@ def part_of(path, words):
             break
     while first and lines[first - 1].lstrip().startswith("//"):
         first -= 1
-    return listing(textwrap.dedent("\n".join(lines[first : last + 1])), "cuda")
+    return listing("\n".join(_moved_left(lines[first : last + 1])), "cuda")
+
+
+def _moved_left(lines):
+    """Lines without the indentation that all share but those of the preprocessor, which begin at the margin."""
+    own = [line for line in lines if line.strip() and not line.startswith("#")]
+    margin = min((len(line) - len(line.lstrip()) for line in own), default=0)
+    return [line if line.startswith("#") else line[margin:] for line in lines]
