@@ -28,7 +28,9 @@ PROMPT, NEW = 32, 64
 def test_on_the_interpreter_its_tokens_are_those_of_transformers(what):
     command = [sys.executable, "-P", TESTS / "interpreted_step.py", what]
     path = f"{TESTS.parent / 'src'}:{TESTS}"
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
