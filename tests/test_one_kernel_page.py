@@ -95,9 +95,9 @@ class TestRecords:
         def profile():
             raise AssertionError("nothing is measured on a CPU")
 
-        kept = {"one_kernel_profile.json": {"found": {"phases": {"EMBED": 1.0}}}}
+        kept = {"one_kernel_profile.json": {"found": {"phases": {"embed": 1.0}}}}
         found = one_kernel.evidence(chapter(tmp_path, kept, on_gpu=False), profile)
-        assert found == {"phases": {"EMBED": 1.0}}
+        assert found == {"phases": {"embed": 1.0}}
         with pytest.raises(NotRecorded):
             one_kernel.evidence(chapter(tmp_path, on_gpu=False), profile)
 
@@ -118,7 +118,7 @@ class TestRecords:
         assert one_kernel.least_us(chapter(tmp_path), longer) > least
 
     def test_facts_are_single_values_in_words(self):
-        found = {"PROMPTS": 1000, "all_equal": True, "by_length": {"8": 1}, "longest": "500"}
+        found = {"prompts": 1000, "all_equal": True, "by_length": {"8": 1}, "longest": "500"}
         assert one_kernel.facts(found) == [
             ["prompts", "1,000"],
             ["all equal", "yes"],
@@ -129,34 +129,40 @@ class TestRecords:
 class TestPhases:
     def test_every_kind_has_its_phases(self):
         kinds = {
-            "HEAD_SUMS": "exchange between all blocks",
-            "NEXT_TOKEN": "exchange between all blocks",
-            "QKV_SENT": "exchange within a cluster",
-            "FEED_FORWARD_WEIGHTS": "wait for weights",
-            "ATTEND": "attention",
-            "NORM_1": "layer norm and the rest",
-            "QKV_ROWS": "matrix product",
-            "LOGITS": "matrix product",
+            "wait for the heads' sums": "exchange between all blocks",
+            "next token": "exchange between all blocks",
+            "wait for q, k, v": "exchange within a cluster",
+            "wait for the feed-forward's weights": "wait for weights",
+            "attention": "attention",
+            "layer norm 1": "layer norm and the rest",
+            "q, k, v": "matrix product",
+            "lm_head": "matrix product",
         }
         assert {name: one_kernel.kind_of(name) for name in kinds} == kinds
         assert set(kinds.values()) == set(KINDS)
-        assert one_kernel.kind_of("head sums") == one_kernel.kind_of("HEAD_SUMS")
 
     def test_shares_are_of_the_whole(self):
-        parts = {"HEAD_SUMS": 30.0, "LAST_SUMS": 10.0, "QKV_SENT": 20.0, "LOGITS": 40.0}
+        parts = {
+            "wait for the heads' sums": 30.0,
+            "wait for the last sums": 10.0,
+            "wait for q, k, v": 20.0,
+            "lm_head": 40.0,
+        }
         assert one_kernel.share(parts, "exchange between all blocks") == 0.4
         assert one_kernel.share(parts, "exchange within a cluster", "matrix product") == 0.6
         assert isnan(one_kernel.share({}, "attention"))
 
     def test_their_drawing_says_every_number(self):
-        found = one_kernel.phases({"HEAD_SUMS": 30.0, "ATTEND": 10.0, "LOGITS": 40.0})
+        found = one_kernel.phases(
+            {"wait for the heads' sums": 30.0, "attention": 10.0, "lm_head": 40.0}
+        )
         assert by_kind(found) == {
             "exchange between all blocks": 30.0,
             "matrix product": 40.0,
             "attention": 10.0,
         }
         drawn = drawing.phases(found, "Where", least=60.0)
-        for words in ("80 µs", "30 µs (38 %)", "The line: 60 µs", "head sums 30.0"):
+        for words in ("80 µs", "30 µs (38 %)", "The line: 60 µs", "wait for the heads' sums 30.0"):
             assert words in drawn.alt
         assert "nothing was measured" in drawing.phases([Phase("x", "attention", nan)], "Where").svg
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from matplotlib import rc_context
 
-from .shapes import bars, canvas, legend, lines, write
+from .shapes import bars, canvas, legend, lines, text_width, write
 from .svg import Panel, Picture
 from .theme import BACKGROUND, CHECK, COPY, FOREGROUND, HOST, IDLE, NARROW, STYLE, WIDTH, WORK
 from .words import count, known, number, percent, us
@@ -76,7 +76,7 @@ def _key(kinds, width):
 
 def _draw(found, kinds, whole, least, width):
     longest = max(one.us for one in found)
-    left = 0.46 * width
+    left = max(text_width(one.name) for one in found) + 10
     with rc_context(STYLE):
         fig, ax = canvas(width, WHOLE + 44 + ROW * len(found))
         write(ax, 0, 13, "a token", bold=True)

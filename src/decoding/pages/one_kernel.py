@@ -157,30 +157,25 @@ def phases(parts):
     """Return a ``Phase`` for each part of the kernel's time.
 
     Args:
-        parts: the name of a phase, as in the kernel's ``enum Phase`` -> µs a token.
+        parts: the name of a phase, as in ``decoding.one_kernel.PHASES`` -> µs a token.
     """
-    return [Phase(words_of(name), kind_of(name), took) for name, took in parts.items()]
-
-
-def words_of(name):
-    """Return the name of a phase as words: HEAD_SUMS, "head sums"."""
-    return name.replace("_", " ").lower()
+    return [Phase(name, kind_of(name), took) for name, took in parts.items()]
 
 
 def kind_of(name):
-    """Return of which of ``drawing.phases.KINDS`` a phase is, by its name in the kernel's ``enum Phase``."""
-    name = name.upper().replace(" ", "_")
-    if name.endswith("_SUMS") or name == "NEXT_TOKEN":
+    """Return of which of ``drawing.phases.KINDS`` a phase is, by its name in ``decoding.one_kernel.PHASES``.
+
+    The last one chooses the token, for which every block tells all its best.
+    """
+    if name.endswith("sums") or name == "next token":
         return "exchange between all blocks"
-    if name.endswith("_SENT"):
-        return "exchange within a cluster"
-    if name.endswith("_WEIGHTS"):
+    if name.endswith("weights"):
         return "wait for weights"
-    if name == "ATTEND":
-        return "attention"
-    if name.startswith("NORM") or name == "EMBED":
-        return "layer norm and the rest"
-    return "matrix product"
+    if name.startswith("wait for"):
+        return "exchange within a cluster"
+    if name == "attention":
+        return name
+    return "layer norm and the rest" if "norm" in name or name == "embed" else "matrix product"
 
 
 def share(parts, *kinds):
@@ -194,10 +189,10 @@ def facts(found):
     """Return what a record says in single values, as (words, value) rows of a table, in order.
 
     Args:
-        found: a dict; values that are dicts or lists are passed over.
+        found: a dict, names with underscores -> values; those that are dicts or lists are passed over.
     """
     return [
-        [words_of(name), _written(value)]
+        [name.replace("_", " "), _written(value)]
         for name, value in found.items()
         if not isinstance(value, dict | list)
     ]
