@@ -40,7 +40,7 @@ def why_not(model, batch_size):
     """
     otherwise = "use the rung 'device_loop'."
     config = model.config
-    if not isinstance(model, GPT2LMHeadModel):
+    if type(model) is not GPT2LMHeadModel:
         return f"The rung 'fused_step' is GPT-2's step, and this is a {type(model).__name__}: {otherwise}"
     if config.activation_function not in ("gelu_new", "gelu_pytorch_tanh"):
         return (
