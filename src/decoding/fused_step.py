@@ -1,7 +1,7 @@
 """GPT-2's decode step in a few kernels of our own, captured as one graph.
 
-``torch.compile`` makes about 165 kernels of this step. Most of them are so short that starting them takes
-longer than their work. Here a layer is five kernels (``fused_kernels``), the step 5 × layers + 2.
+``torch.compile`` makes many more kernels of this step, most of them so short that starting them takes longer
+than their work. Here a layer is five kernels (``fused_kernels``), the step 5 × layers + 2.
 
 The keys and values lie in the same static cache as those of the other loops, and the model itself reads
 the prompt. The step takes the place of ``CapturedStep``, and whatever replays that replays this.
