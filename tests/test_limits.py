@@ -18,7 +18,7 @@ from transformers import (
 from decoding import drawing
 from decoding.drawing.roofline import Reached, roofline
 from decoding.drawing.svg import for_page
-from decoding.measuring import Workload
+from decoding.measuring import Workload, odd_vocabulary
 from decoding.measuring import limits as measuring
 from decoding.measuring.bandwidth import bandwidth
 from decoding.measuring.endings import LLAMA
@@ -329,3 +329,12 @@ class TestStacked:
             drawing.stacked(many, "Too many")
         every = dict.fromkeys(limits.PARTS, 1.0)
         assert all(part in drawing.stacked({"a step": every}, "Enough").alt for part in every)
+
+
+def test_the_output_is_timed_as_it_is_and_padded():
+    work = Workload("gpt2-tiny", 1, 6, 8, dtype="float32", device="cpu")
+    found = odd_vocabulary.odd_vocabulary(work, batch_sizes=(1, 2), multiple=100)
+    assert found["sizes"] == {"as it is": 512, "padded": 600}
+    assert set(found["alone_us"]) == {"1", "2"}
+    assert all(set(one) == set(found["sizes"]) for one in found["alone_us"].values())
+    assert all(took > 0 for one in found["alone_us"].values() for took in one.values())

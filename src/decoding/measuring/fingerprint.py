@@ -26,6 +26,7 @@ APART = {
     "fused_step",
     "hostless",
     "limits",
+    "odd_vocabulary",
     "safeguards",
     "while_graph",
 }
