@@ -23,6 +23,8 @@ APART = {
     "endings",
     "hostless",
     "safeguards",
+    "sampling",
+    "text",
     "while_graph",
 }
 LABEL = "label"  # the one field of a rung that no measurement depends on
