@@ -22,6 +22,7 @@ APART = {
     "captured",
     "endings",
     "hostless",
+    "real_text",
     "safeguards",
     "sampling",
     "text",
