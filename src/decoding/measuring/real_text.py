@@ -53,9 +53,9 @@ def answer_lengths(source, questions=QUESTIONS, max_new_tokens=NEW_TOKENS, rung=
     ids = encode(tokenizer, questions)
     ends = tokenizer.convert_tokens_to_ids(list(ENDS))
     view = padded(model, tokenizer.pad_token_id)
-    told = generate(
-        view, ids, rung=rung, max_new_tokens=max_new_tokens, eos_token_id=ends
-    )[:, ids.shape[1] :]
+    told = generate(view, ids, rung=rung, max_new_tokens=max_new_tokens, eos_token_id=ends)[
+        :, ids.shape[1] :
+    ]
     is_end = torch.isin(told, torch.tensor(ends))
     ended = is_end.any(dim=1)
     tokens = torch.where(ended, is_end.int().argmax(dim=1) + 1, told.shape[1])
