@@ -76,9 +76,10 @@ def filtered(logits, temperature=1.0, top_k=None, top_p=None):
     else:
         best = logits.topk(min(top_k, logits.shape[-1]), dim=-1).values
     if top_p is not None:
-        probabilities = best.softmax(dim=-1)
-        before = probabilities.cumsum(dim=-1) - probabilities
-        best = best.masked_fill(before >= top_p, math.inf)  # the first has nothing before it
+        rest = (
+            best.softmax(dim=-1).flip(-1).cumsum(dim=-1).flip(-1)
+        )  # of this token and those below it
+        best = torch.where(rest > 1 - top_p, best, best[:, :1])
     return logits.masked_fill(logits < best.amin(dim=-1, keepdim=True), -math.inf)
 
 
@@ -87,7 +88,7 @@ def gumbel(seed, column, batch, vocabulary):
 
     Args:
         seed: int64 scalar, a tensor on the device.
-        column: where in the row the token will stand, a number or an int64 scalar.
+        column: where in the row the token will stand: a number, or int64, a scalar or [batch, 1].
         batch: rows.
         vocabulary: token ids.
     """
