@@ -52,9 +52,7 @@ def waste_table():
         (count(size), percent(wasted(lengths, size)), percent(wasted(sorted(lengths), size)))
         for size in SIZES
     ]
-    return table(
-        ("batch size", "wasted, in the order asked", "wasted, sorted by length"), rows
-    )
+    return table(("batch size", "wasted, in the order asked", "wasted, sorted by length"), rows)
 
 
 def shortest():
