@@ -5,6 +5,7 @@ import torch
 from decoding.generation import generate
 from decoding.text import load_text_model, padded
 
+from .fingerprint import fingerprint
 from .machine import machine
 from .records import SCHEMA
 
@@ -67,7 +68,7 @@ def answer_lengths(source, questions=QUESTIONS, max_new_tokens=NEW_TOKENS, rung=
         "ended": ended.tolist(),
         "answers": tokenizer.batch_decode(told, skip_special_tokens=True),
         "max_new_tokens": max_new_tokens,
-        "machine": machine(),
+        "machine": machine() | {"code": fingerprint([rung, "real_text"])},
     }
 
 
