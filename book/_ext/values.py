@@ -37,7 +37,7 @@ class Values(SphinxDirective):
         self.env.temp_data["values"] = found
         root = Path(self.env.srcdir)
         written = Path(decoding.__file__).parent.rglob("*.py")
-        for path in (*(BOOK_RECORDS / BOOK_GPU).glob("*"), *root.glob("notebooks/*"), *written):
+        for path in (*BOOK_RECORDS.glob("*/*"), *root.glob("notebooks/*"), *written):
             self.env.note_dependency(str(path))
         return []
 

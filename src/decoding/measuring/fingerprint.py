@@ -27,7 +27,10 @@ APART = {
     "hostless",
     "limits",
     "odd_vocabulary",
+    "real_text",
     "safeguards",
+    "sampling",
+    "text",
     "while_graph",
 }
 LABEL = "label"  # the one field of a rung that no measurement depends on
