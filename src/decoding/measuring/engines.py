@@ -1,0 +1,193 @@
+"""Beside the engines: transformers' own ways to generate in one race with the book's loops.
+
+Their loops have no ranges to observe, so all entrants are timed from end to end: the whole call, prompt
+and all. What is left out is what happens once: compiling, capturing, making a cache.
+"""
+
+import copy
+import dataclasses
+
+import torch
+from transformers import ContinuousBatchingConfig, GenerationConfig
+
+from decoding.rungs import RUNGS
+
+from .errors import MeasurementError
+from .machine import machine
+from .processes import run_fresh
+from .races import rotated, taken_together
+from .records import significant, spread
+from .runs import Run, checksum, describe, enter, load
+from .probes import timed
+
+DYNAMIC, STATIC = "transformers, dynamic cache", "transformers, static cache"
+CONTINUOUS, GRAPHS = "continuous batching", "continuous batching, graphs"
+#: transformers' own, by their name in the race: what ``generate`` is given, or how its continuous
+#: batching is set up: as it comes, or with CUDA graphs and two batches in flight.
+THEIRS = {
+    DYNAMIC: {},
+    STATIC: {"cache_implementation": "static"},
+    CONTINUOUS: {},
+    GRAPHS: {"use_cuda_graph": True, "use_async_batching": True},
+}
+OURS = ("kv_cache", "compiled", "deferred_check", "captured_graph", "device_loop")
+#: The rung that decodes one row only, where the ladder has it.
+SINGLE_ROW = "one_kernel"
+WARM_UP = 2  # runs behind the cold one: a compiled step is captured in its second
+PAGE = 256  # positions in a page of the paged cache, transformers' own default
+MOST_AT_ONCE = 4096  # tokens in one step of the continuous batching, prompts and all
+
+
+def entrants(batch_size):
+    """Return who races at a batch size: name -> ``{"rung": ..., **options}``."""
+    theirs = {name: {"rung": "transformers", **options} for name, options in THEIRS.items()}
+    ours = OURS + ((SINGLE_ROW,) if batch_size == 1 and SINGLE_ROW in RUNGS else ())
+    return theirs | {RUNGS[rung].label: {"rung": rung} for rung in ours}
+
+
+def engines(workload, *, rounds=3):
+    """Race transformers' own ways to generate and the book's loops, in turn in one fresh process.
+
+    Args:
+        workload: a ``Workload``.
+        rounds: how often each entrant is timed; another one begins in each.
+
+    Returns:
+        A dict with ``machine``, ``together``, ``workload``, ``failed``, entrant -> why it could not
+        race, a sentence; and ``results``, entrant -> a ``Record`` with
+
+        - ``per_token_ms``, a spread over the rounds (``spread_over`` is their number): the whole call
+          by the tokens of a row, in ms;
+        - ``cold_total_ms``, the entrant's first call;
+        - ``tokens_sha256``, the checksum of its tokens;
+        - of continuous batching ``step_ms``, a spread: the time between two tokens of a row, by its
+          own time stamps, in ms.
+
+    Raises:
+        MeasurementError: the process failed, also without the continuous batching that uses graphs.
+    """
+    names = tuple(entrants(workload.batch_size))
+    ask = {"workload": workload, "rounds": rounds}
+    try:
+        found = run_fresh(_raced, "Racing the engines", names=names, **ask)
+    except MeasurementError as error:
+        # An error in a graph may end CUDA in the whole process: once more, without that entrant.
+        names = tuple(name for name in names if name != GRAPHS)
+        found = run_fresh(_raced, "Racing the engines", names=names, **ask)
+        found["failed"][GRAPHS] = str(error)
+    return taken_together(found)
+
+
+def _raced(report, names, workload, rounds):
+    model = load(workload)
+    runs, results, failed = {}, {}, {}
+    given = entrants(workload.batch_size)
+    for name in names:
+        try:
+            run = _enter(model, workload, name, given[name])
+            cold, _ = timed(run)
+            tokens = [run() for _ in range(WARM_UP)][-1]
+        except Exception as error:
+            if name not in THEIRS:
+                raise
+            failed[name] = f"{type(error).__name__}: {error}"
+            continue
+        finally:
+            report(len(results) + len(failed) + 1, len(names) + rounds)
+        runs[name] = run
+        results[name] = {
+            "tokens_sha256": checksum(tokens),
+            "cold_total_ms": significant(cold["total"]),
+        }
+    times, steps = ({name: [] for name in runs} for _ in range(2))
+    for number in range(rounds):
+        for name in rotated(runs, number):
+            took, _ = timed(runs[name])
+            times[name].append(took["total"] / took["generated"])
+            steps[name] += getattr(runs[name], "step_ms", [])
+        report(len(names) + number + 1, len(names) + rounds)
+    for name, result in results.items():
+        result |= {"per_token_ms": spread(times[name]), "spread_over": rounds}
+        if steps[name]:
+            result["step_ms"] = spread(steps[name])
+    return {
+        "machine": machine(),
+        "workload": describe(workload, model),
+        "results": results,
+        "failed": failed,
+    }
+
+
+def _enter(model, workload, name, entrant):
+    if name in (CONTINUOUS, GRAPHS):
+        return Continuous(model, workload, THEIRS[name])
+    return enter(model, workload, entrant)
+
+
+class Continuous(Run):
+    """transformers' continuous batching of one workload: every row a request, all there from the start.
+
+    It has a model of its own, with the same weights, since it changes the attention of the one that it
+    serves; its manager and its cache are made in the first call and kept.
+
+    Args:
+        model, workload: as for ``Run``.
+        settings: fields of transformers' ``ContinuousBatchingConfig``.
+
+    Attributes:
+        step_ms: a list with the mean time between two tokens of the last call's rows, in ms.
+    """
+
+    def __init__(self, model, workload, settings):
+        super().__init__(copy.deepcopy(model), "transformers", workload, {})
+        rows, length = self.input_ids.shape
+        pages = -(-(length + self.new_tokens) // PAGE) + 1
+        chosen = {
+            # All of the free memory, if it is not told: the other entrants need some, too.
+            "num_blocks": pages * (rows + 1),
+            "max_batch_tokens": min(rows * length, MOST_AT_ONCE),
+            "allow_block_sharing": False,
+        }
+        if settings.get("use_cuda_graph"):
+            # A step's queries are the rows; what they read is rounded up to a page of each.
+            chosen |= {"q_padding_interval_size": rows, "kv_padding_interval_size": rows * PAGE}
+        names = {field.name for field in dataclasses.fields(ContinuousBatchingConfig)}
+        if "auto_switch_to_flash" in names:
+            chosen["auto_switch_to_flash"] = False
+        else:  # up to 5.17 it looks for flash attention unless the attention is called paged
+            self.model.set_attn_implementation("paged|sdpa")
+        self.config = ContinuousBatchingConfig(**chosen, **settings)
+        self.greedy = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=self.new_tokens,
+            eos_token_id=self.eos_token_id,
+            pad_token_id=self.eos_token_id,
+        )
+        self.step_ms = []
+
+    def __call__(self):
+        """Return the tokens, int64 [batch, prompt + n], as ``generate`` does.
+
+        Raises:
+            MeasurementError: a request failed.
+        """
+        answers = self.model.generate_batch(
+            self.input_ids.tolist(),
+            generation_config=self.greedy,
+            continuous_batching_config=self.config,
+            record_timestamps=True,
+            persistent_manager=True,
+        )
+        rows = [answer.generated_tokens for answer in answers.values()]
+        if wrong := [answer.error for answer in answers.values() if answer.error]:
+            raise MeasurementError(f"Continuous batching failed: {wrong[0]}")
+        if len(rows) != len(self.input_ids):
+            raise MeasurementError(f"Only {len(rows)} of {len(self.input_ids)} requests came back.")
+        stamps = [answer.timestamps for answer in answers.values()]
+        self.step_ms = [
+            1000 * (each[-1] - each[0]) / (len(each) - 1) for each in stamps if len(each) > 1
+        ]
+        longest = max(map(len, rows))
+        padded = [row + [self.eos_token_id] * (longest - len(row)) for row in rows]
+        new = torch.tensor(padded, device=self.input_ids.device)
+        return torch.cat([self.input_ids, new], dim=1)
