@@ -4,8 +4,8 @@ Their loops have no ranges to observe, so all entrants are timed from end to end
 and all. What is left out is what happens once: compiling, capturing, making a cache.
 """
 
-import copy
 import dataclasses
+import time
 
 import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
@@ -14,11 +14,11 @@ from decoding.rungs import RUNGS
 
 from .errors import MeasurementError
 from .machine import machine
+from .probes import timed
 from .processes import run_fresh
 from .races import rotated, taken_together
 from .records import significant, spread
 from .runs import Run, checksum, describe, enter, load
-from .probes import timed
 
 DYNAMIC, STATIC = "transformers, dynamic cache", "transformers, static cache"
 CONTINUOUS, GRAPHS = "continuous batching", "continuous batching, graphs"
@@ -57,7 +57,7 @@ def engines(workload, *, rounds=3):
         race, a sentence; and ``results``, entrant -> a ``Record`` with
 
         - ``per_token_ms``, a spread over the rounds (``spread_over`` is their number): the whole call
-          by the tokens of a row, in ms;
+          by the tokens of a row, in ms; of continuous batching from the requests to the last answer;
         - ``cold_total_ms``, the entrant's first call;
         - ``tokens_sha256``, the checksum of its tokens;
         - of continuous batching ``step_ms``, a spread: the time between two tokens of a row, by its
@@ -101,9 +101,13 @@ def _raced(report, names, workload, rounds):
         }
     times, steps = ({name: [] for name in runs} for _ in range(2))
     for number in range(rounds):
-        for name in rotated(runs, number):
+        order = rotated(runs, number)
+        for before, name in zip([order[-1], *order], order):
+            if isinstance(runs[before], Continuous):
+                runs[name]()  # continuous batching ends by emptying the allocator's cache
             took, _ = timed(runs[name])
-            times[name].append(took["total"] / took["generated"])
+            total = getattr(runs[name], "answered_ms", took["total"])
+            times[name].append(total / took["generated"])
             steps[name] += getattr(runs[name], "step_ms", [])
         report(len(names) + number + 1, len(names) + rounds)
     for name, result in results.items():
@@ -120,7 +124,7 @@ def _raced(report, names, workload, rounds):
 
 def _enter(model, workload, name, entrant):
     if name in (CONTINUOUS, GRAPHS):
-        return Continuous(model, workload, THEIRS[name])
+        return Continuous(workload, THEIRS[name])
     return enter(model, workload, entrant)
 
 
@@ -131,20 +135,23 @@ class Continuous(Run):
     serves; its manager and its cache are made in the first call and kept.
 
     Args:
-        model, workload: as for ``Run``.
+        workload: as for ``Run``.
         settings: fields of transformers' ``ContinuousBatchingConfig``.
 
     Attributes:
-        step_ms: a list with the mean time between two tokens of the last call's rows, in ms.
+        answered_ms: the time of the last call from the requests to the last answer, in ms. What a server
+            does once, starting the manager's thread and ending it, is not part of it.
+        step_ms: a list, for each row of the last call the mean time between two of its tokens, in ms.
     """
 
-    def __init__(self, model, workload, settings):
-        super().__init__(copy.deepcopy(model), "transformers", workload, {})
+    def __init__(self, workload, settings):
+        super().__init__(load(workload), "transformers", workload, {})
         rows, length = self.input_ids.shape
         pages = -(-(length + self.new_tokens) // PAGE) + 1
         chosen = {
             # All of the free memory, if it is not told: the other entrants need some, too.
             "num_blocks": pages * (rows + 1),
+            "max_requests_per_batch": rows,
             "max_batch_tokens": min(rows * length, MOST_AT_ONCE),
             "allow_block_sharing": False,
         }
@@ -163,7 +170,7 @@ class Continuous(Run):
             eos_token_id=self.eos_token_id,
             pad_token_id=self.eos_token_id,
         )
-        self.step_ms = []
+        self.answered_ms, self.step_ms = None, []
 
     def __call__(self):
         """Return the tokens, int64 [batch, prompt + n], as ``generate`` does.
@@ -171,23 +178,33 @@ class Continuous(Run):
         Raises:
             MeasurementError: a request failed.
         """
-        answers = self.model.generate_batch(
-            self.input_ids.tolist(),
+        serving = self.model.continuous_batching_context_manager(
             generation_config=self.greedy,
             continuous_batching_config=self.config,
-            record_timestamps=True,
             persistent_manager=True,
         )
-        rows = [answer.generated_tokens for answer in answers.values()]
-        if wrong := [answer.error for answer in answers.values() if answer.error]:
-            raise MeasurementError(f"Continuous batching failed: {wrong[0]}")
-        if len(rows) != len(self.input_ids):
-            raise MeasurementError(f"Only {len(rows)} of {len(self.input_ids)} requests came back.")
-        stamps = [answer.timestamps for answer in answers.values()]
-        self.step_ms = [
-            1000 * (each[-1] - each[0]) / (len(each) - 1) for each in stamps if len(each) > 1
-        ]
+        with serving as manager:
+            began = time.perf_counter()
+            names = manager.add_requests(self.input_ids.tolist(), record_timestamps=True)
+            answers = self._answers(manager, len(names))
+            self.answered_ms = 1000 * (time.perf_counter() - began)
+        stamps = [answers[name].timestamps for name in names]
+        spans = [(times[-1] - times[0], len(times) - 1) for times in stamps if len(times) > 1]
+        self.step_ms = [1000 * span / steps for span, steps in spans]
+        rows = [answers[name].generated_tokens for name in names]
         longest = max(map(len, rows))
         padded = [row + [self.eos_token_id] * (longest - len(row)) for row in rows]
         new = torch.tensor(padded, device=self.input_ids.device)
         return torch.cat([self.input_ids, new], dim=1)
+
+    def _answers(self, manager, count):
+        found = {}
+        while len(found) < count:
+            answer = manager.get_result(timeout=1)
+            if answer is None and not manager.is_running():
+                raise MeasurementError("The thread of the continuous batching ended.")
+            if answer is not None and answer.error:
+                raise MeasurementError(f"Continuous batching failed: {answer.error}")
+            if answer is not None and answer.is_finished():
+                found[answer.request_id] = answer
+        return found
