@@ -28,6 +28,7 @@ from .record_explorers import (
 from .schedules import draw_schedule
 from .scrubber import scrubber
 from .segments import draw_segments
+from .slots import Held, slots
 from .steps import (
     dead_positions,
     finished_board,
@@ -48,6 +49,7 @@ __all__ = [
     "Bar",
     "Case",
     "Explorer",
+    "Held",
     "HtmlPicture",
     "Mark",
     "Markdown",
@@ -93,6 +95,7 @@ __all__ = [
     "rungs_as_bars",
     "running_median",
     "scrubber",
+    "slots",
     "source",
     "step_card",
     "streams_toy",

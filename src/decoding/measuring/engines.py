@@ -5,6 +5,8 @@ and all. What is left out is what happens once: compiling, capturing, making a c
 """
 
 import dataclasses
+import importlib.util
+import tempfile
 import time
 
 import torch
@@ -128,6 +130,35 @@ def _enter(model, workload, name, entrant):
     return enter(model, workload, entrant)
 
 
+def paged_cache(model, rows, prompt_tokens, new_tokens, **settings):
+    """Return how transformers' continuous batching is set up for ``rows`` requests at once.
+
+    It is told how many pages its cache has: left to itself it takes most of the free memory. It keeps the
+    model's own attention, where it would look for FlashAttention.
+
+    Args:
+        model: a transformers causal LM; up to transformers 5.17 its attention is changed to the paged one.
+        rows, prompt_tokens, new_tokens: of the requests.
+        settings: further fields of transformers' ``ContinuousBatchingConfig``.
+    """
+    pages = -(-(prompt_tokens + new_tokens) // PAGE) + 1
+    chosen = {
+        "num_blocks": pages * (rows + 1),
+        "max_requests_per_batch": rows,
+        "max_batch_tokens": min(rows * prompt_tokens, MOST_AT_ONCE),
+        "allow_block_sharing": False,
+    }
+    if settings.get("use_cuda_graph"):
+        # A step's queries are the rows; what they read is rounded up to a page of each.
+        chosen |= {"q_padding_interval_size": rows, "kv_padding_interval_size": rows * PAGE}
+    names = {field.name for field in dataclasses.fields(ContinuousBatchingConfig)}
+    if "auto_switch_to_flash" in names:
+        chosen["auto_switch_to_flash"] = False
+    else:
+        model.set_attn_implementation("paged|sdpa")
+    return ContinuousBatchingConfig(**chosen, **settings)
+
+
 class Continuous(Run):
     """transformers' continuous batching of one workload: every row a request, all there from the start.
 
@@ -147,23 +178,7 @@ class Continuous(Run):
     def __init__(self, workload, settings):
         super().__init__(load(workload), "transformers", workload, {})
         rows, length = self.input_ids.shape
-        pages = -(-(length + self.new_tokens) // PAGE) + 1
-        chosen = {
-            # All of the free memory, if it is not told: the other entrants need some, too.
-            "num_blocks": pages * (rows + 1),
-            "max_requests_per_batch": rows,
-            "max_batch_tokens": min(rows * length, MOST_AT_ONCE),
-            "allow_block_sharing": False,
-        }
-        if settings.get("use_cuda_graph"):
-            # A step's queries are the rows; what they read is rounded up to a page of each.
-            chosen |= {"q_padding_interval_size": rows, "kv_padding_interval_size": rows * PAGE}
-        names = {field.name for field in dataclasses.fields(ContinuousBatchingConfig)}
-        if "auto_switch_to_flash" in names:
-            chosen["auto_switch_to_flash"] = False
-        else:  # up to 5.17 it looks for flash attention unless the attention is called paged
-            self.model.set_attn_implementation("paged|sdpa")
-        self.config = ContinuousBatchingConfig(**chosen, **settings)
+        self.config = paged_cache(self.model, rows, length, self.new_tokens, **settings)
         self.greedy = GenerationConfig(
             do_sample=False,
             max_new_tokens=self.new_tokens,
@@ -208,3 +223,63 @@ class Continuous(Run):
             if answer is not None and answer.is_finished():
                 found[answer.request_id] = answer
         return found
+
+
+def has_vllm():
+    """Return whether vLLM is installed."""
+    return importlib.util.find_spec("vllm") is not None
+
+
+def vllm(workload, *, rounds=3):
+    """Time vLLM on the model of ``workload``, with weights of its own, as if they were random.
+
+    Returns:
+        A dict with ``machine``, ``version``, and ``per_token_ms``, a spread over the rounds: the whole
+        call by the tokens of a row, in ms.
+
+    Raises:
+        MeasurementError: vLLM is not installed, or failed.
+    """
+    if not has_vllm():
+        raise MeasurementError("vLLM is not installed.")
+    # Its engine stays in this process, which is a fresh one already.
+    alone = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    return run_fresh(_vllm, "vLLM", alone, workload=workload, rounds=rounds)
+
+
+def _vllm(report, workload, rounds):
+    module = importlib.import_module("vllm")
+    length = workload.prompt_tokens + workload.new_tokens
+    model = load(workload.but(device="cpu"))
+    prompts = Run(model, "kv_cache", workload, {}).input_ids.tolist()
+    model.config.architectures = [type(model).__name__]
+    with tempfile.TemporaryDirectory() as folder:
+        model.config.save_pretrained(folder)
+        engine = module.LLM(
+            model=folder,
+            load_format="dummy",
+            skip_tokenizer_init=True,
+            dtype=workload.dtype or "auto",
+            max_model_len=length,
+            max_num_seqs=workload.batch_size,
+            enable_prefix_caching=False,
+            gpu_memory_utilization=0.5,
+        )
+        greedy = module.SamplingParams(
+            temperature=0, max_tokens=workload.new_tokens, ignore_eos=True, detokenize=False
+        )
+        times = []
+        for number in range(WARM_UP + rounds):
+            began = time.perf_counter()
+            answers = engine.generate([{"prompt_token_ids": row} for row in prompts], greedy)
+            times.append(1000 * (time.perf_counter() - began) / workload.new_tokens)
+            report(number + 1, WARM_UP + rounds)
+    made = {len(answer.outputs[0].token_ids) for answer in answers}
+    if made != {workload.new_tokens}:
+        raise MeasurementError(f"vLLM made {sorted(made)} tokens, not {workload.new_tokens}.")
+    return {
+        "machine": machine(),
+        "version": module.__version__,
+        "per_token_ms": spread(times[WARM_UP:]),
+        "spread_over": rounds,
+    }

@@ -21,6 +21,7 @@ APART = {
     "bandwidth",
     "captured",
     "endings",
+    "engines",
     "hostless",
     "safeguards",
     "while_graph",
