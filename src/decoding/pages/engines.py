@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import random
 from collections import deque
 from dataclasses import asdict
 from math import nan
@@ -146,6 +147,25 @@ def continuously(lengths, rows):
         held.append(Held(request, row, free[row], steps))
         free[row] += steps
     return Plan(held, rows, max(free))
+
+
+def wrong_case(attempt):
+    """Return a case in which a reader's count of continuous batching's steps is wrong, or None.
+
+    Args:
+        attempt: a function of lengths and rows that returns how many steps all requests need.
+
+    Returns:
+        A dict, ``lengths``, ``rows``, ``found`` and ``right``.
+    """
+    draw = random.Random(1)
+    for _ in range(200):
+        rows = draw.randint(1, 6)
+        lengths = [draw.randint(1, 20) for _ in range(draw.randint(1, 20))]
+        found, right = attempt(list(lengths), rows), continuously(lengths, rows).steps
+        if found != right:
+            return {"lengths": lengths, "rows": rows, "found": found, "right": right}
+    return None
 
 
 def wasted_share(rows, ends, limit):

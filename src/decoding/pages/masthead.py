@@ -30,7 +30,7 @@ from decoding.measuring.comparing import FEWEST
 from decoding.measuring.records import load, slug
 from decoding.rungs import RUNGS
 
-from . import endings, floor, results, stamp
+from . import endings, engines, floor, results, stamp
 from .machines import BOOK_RECORDS, LADDER
 from .teaching import WORKLOADS
 
@@ -55,6 +55,10 @@ class Records:
     def endings(self, batch):
         """Return what the race of all ways to end the waiting found: loop -> record."""
         return self._load(f"endings_gpt2_b{batch}.json")["results"]
+
+    def engines(self, batch):
+        """Return what the race beside transformers' own ways to generate found: entrant -> record."""
+        return self._load(f"engines_b{batch}.json")["results"]
 
     def _load(self, file):
         if not (self.folder / file).exists():
@@ -175,6 +179,21 @@ def of_launch(rung, records):
     return "What the check at once costs: compiled → captured", rows, questions
 
 
+def of_engines(rung, records):
+    """The time of a token, transformers' static cache beside the fastest loop of the book: a race."""
+    rows, questions = [], []
+    for batch in BATCHES:
+        race = records.engines(batch)
+        if engines.STATIC not in race:
+            raise NotRecorded(f"There is no {engines.STATIC} at batch {batch}.")
+        name = engines.best({"results": race}, theirs=False)
+        old, new = race[engines.STATIC], race[name]
+        rows.append(_row(f"batch {batch}, {name}", old, new, _said(speed, old, new)))
+        question = (f"b{batch}", f"A token at batch {batch}", "ms", new.ms, ms(new.ms), old.ms)
+        questions.append(Question(*question))
+    return f"Time of a token: {engines.STATIC} → the fastest loop of the book", rows, questions
+
+
 @dataclass(frozen=True, kw_only=True)
 class Chapter:
     """What is particular to a chapter's masthead.
@@ -206,6 +225,7 @@ CHAPTERS = {
     ),
     "11_when_it_pays": Chapter(rung=None),
     "12_what_can_go_wrong": Chapter(rung=None),
+    "15_beside_the_engines": Chapter(rung=None, of=of_engines),
 }
 SCOREBOARD = "scoreboard"
 
