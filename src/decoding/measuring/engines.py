@@ -124,6 +124,41 @@ def _raced(report, names, workload, rounds):
     }
 
 
+def agreement(workload):
+    """Return which share of its tokens each of transformers' ways chooses as ``generate`` does, in float32.
+
+    Some rows end early, by an id that occurs.
+
+    Args:
+        workload: a ``Workload``; its dtype does not count.
+
+    Returns:
+        A dict with ``machine`` and ``found``: entrant -> that share, or the sentence why it failed.
+    """
+    return run_fresh(_agreement, "Comparing tokens", workload=workload.but(dtype="float32"))
+
+
+def _agreement(report, workload):
+    model, found = load(workload), {}
+    given = entrants(workload.batch_size)
+    end = expected = None
+    for name in THEIRS:
+        try:
+            run = _enter(model, workload, name, given[name])
+            run.eos_token_id = end
+            if expected is None:
+                free = run()[:, workload.prompt_tokens :]
+                end = run.eos_token_id = free[0, workload.new_tokens // 2].item()
+                expected = run()
+            made = run()
+            same = made.shape == expected.shape and (made == expected).float().mean().item()
+            found[name] = float(same)
+        except Exception as error:
+            found[name] = f"{type(error).__name__}: {error}"
+        report(len(found), len(THEIRS))
+    return {"machine": machine(), "found": found}
+
+
 def _enter(model, workload, name, entrant):
     if name in (CONTINUOUS, GRAPHS):
         return Continuous(workload, THEIRS[name])
@@ -147,6 +182,7 @@ def paged_cache(model, rows, prompt_tokens, new_tokens, **settings):
         "max_requests_per_batch": rows,
         "max_batch_tokens": min(rows * prompt_tokens, MOST_AT_ONCE),
         "allow_block_sharing": False,
+        "safety_margin": 0.0,
     }
     if settings.get("use_cuda_graph"):
         # A step's queries are the rows; what they read is rounded up to a page of each.
@@ -179,12 +215,6 @@ class Continuous(Run):
         super().__init__(load(workload), "transformers", workload, {})
         rows, length = self.input_ids.shape
         self.config = paged_cache(self.model, rows, length, self.new_tokens, **settings)
-        self.greedy = GenerationConfig(
-            do_sample=False,
-            max_new_tokens=self.new_tokens,
-            eos_token_id=self.eos_token_id,
-            pad_token_id=self.eos_token_id,
-        )
         self.answered_ms, self.step_ms = None, []
 
     def __call__(self):
@@ -193,8 +223,14 @@ class Continuous(Run):
         Raises:
             MeasurementError: a request failed.
         """
+        greedy = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=self.new_tokens,
+            eos_token_id=self.eos_token_id,
+            pad_token_id=self.eos_token_id,
+        )
         serving = self.model.continuous_batching_context_manager(
-            generation_config=self.greedy,
+            generation_config=greedy,
             continuous_batching_config=self.config,
             persistent_manager=True,
         )

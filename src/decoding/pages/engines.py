@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from decoding.drawing.markdown import Markdown
 from decoding.drawing.slots import Held
-from decoding.drawing.words import as_fast, number, spread_words
+from decoding.drawing.words import as_fast, number, percent, spread_words
 from decoding.measuring import MeasurementError, engines
 from decoding.measuring.engines import CONTINUOUS, DYNAMIC, GRAPHS, STATIC, THEIRS
 from decoding.measuring.fingerprint import fingerprint
@@ -52,6 +52,24 @@ def race(chapter, batch_size=1, rounds=3):
         lambda: engines.engines(work, rounds=rounds),
         json.dumps([asdict(work), list(names), code]),
     )
+
+
+def agreement(chapter):
+    """Return which share of its tokens each of transformers' ways chooses as ``generate``, in float32.
+
+    A share is 0 to 1; a sentence is why it failed.
+    """
+    few = {"batch_size": 8, "prompt_tokens": 32, "new_tokens": 48} if chapter.on_gpu else {}
+    work = chapter.single.but(**few)
+    code = fingerprint((), [inspect.getsource(engines)])
+    return chapter.shelf.recent_or(
+        "engines_tokens.json", (), lambda: engines.agreement(work), json.dumps([asdict(work), code])
+    )["found"]
+
+
+def as_share(found):
+    """Return what ``agreement`` says of an entrant as words: a share, or "failed"."""
+    return percent(found) if isinstance(found, float) else "failed"
 
 
 def races(chapter, sizes=SIZES):
