@@ -37,6 +37,7 @@ OURS = ("kv_cache", "compiled", "deferred_check", "captured_graph", "device_loop
 SINGLE_ROW = "one_kernel"
 WARM_UP = 2  # runs behind the cold one: a compiled step is captured in its second
 PAGE = 256  # positions in a page of the paged cache, transformers' own default
+JOIN_S = 10  # how long the end of its thread is waited for, in seconds
 MOST_AT_ONCE = 4096  # tokens in one step of the continuous batching, prompts and all
 
 
@@ -139,7 +140,7 @@ def agreement(workload):
 
 
 def _agreement(report, workload):
-    model, found = load(workload), {}
+    model, found, here = load(workload), {}, machine()
     given = entrants(workload.batch_size)
     end = expected = None
     for name in THEIRS:
@@ -156,7 +157,7 @@ def _agreement(report, workload):
         except Exception as error:
             found[name] = f"{type(error).__name__}: {error}"
         report(len(found), len(THEIRS))
-    return {"machine": machine(), "found": found}
+    return {"machine": here, "found": found}
 
 
 def _enter(model, workload, name, entrant):
@@ -233,6 +234,7 @@ class Continuous(Run):
             generation_config=greedy,
             continuous_batching_config=self.config,
             persistent_manager=True,
+            timeout=JOIN_S,
         )
         with serving as manager:
             began = time.perf_counter()
