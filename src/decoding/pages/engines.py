@@ -227,7 +227,7 @@ def vllm_beside(chapter, raced):
         raced: batch size -> what ``race`` found.
     """
     if not engines.has_vllm():
-        return Markdown("*vLLM is not installed here: this part is for a machine that has it.*")
+        return Markdown("*vLLM is not installed here.*")
     lines = ["| batch | vLLM, ms per token | the book's fastest loop |", "| -: | -: | :- |"]
     for size, found in raced.items():
         try:
