@@ -13,13 +13,9 @@ ROW, LEFT = 22, 44  # pixels
 
 
 class Held(NamedTuple):
-    """A request in a row of the batch.
+    """A request in a row of the batch, both counted from 0.
 
-    Attributes:
-        request: its number, from 0.
-        row: the row that it holds, from 0.
-        first: its first step, from 0.
-        steps: in how many steps it makes a token.
+    ``first`` is its first step, from 0; ``steps`` in how many steps it makes a token.
     """
 
     request: int
