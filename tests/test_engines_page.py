@@ -120,8 +120,8 @@ class TestWaste:
         }
         picture = drawing.slots(plans, "A title")
         assert picture.alt == (
-            "A title. one: 17 steps, 41 % of them for nothing. "
-            "two: 11 steps, 9 % of them for nothing."
+            "A title. one: 17 steps, 41 % of the work for nothing. "
+            "two: 11 steps, 9 % of the work for nothing."
         )
         drawn = picture.svg
         assert all(f">{number}<" in drawn for number in range(1, 9))

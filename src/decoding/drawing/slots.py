@@ -39,7 +39,7 @@ def slots(plans, title, caption=None):
     longest = max(plan.steps for plan in plans.values())
     panels, said = [], [f"{title.rstrip('.')}."]
     for heading, plan in plans.items():
-        words = f"{heading}: {plan.steps} steps, {percent(plan.wasted)} of them for nothing"
+        words = f"{heading}: {plan.steps} steps, {percent(plan.wasted)} of the work for nothing"
         panels.append(Panel(words, _draw(plan, longest), "group", words))
         said.append(f"{words}.")
     panels.append(Panel("", _key()))
