@@ -32,6 +32,7 @@ from .roofline import Reached, ridge, roofline
 from .schedules import draw_schedule
 from .scrubber import scrubber
 from .segments import draw_segments
+from .slots import Held, slots
 from .stacked import stacked
 from .steps import (
     dead_positions,
@@ -53,6 +54,7 @@ __all__ = [
     "Bar",
     "Case",
     "Explorer",
+    "Held",
     "HtmlPicture",
     "Mark",
     "Markdown",
@@ -107,6 +109,7 @@ __all__ = [
     "rungs_as_bars",
     "running_median",
     "scrubber",
+    "slots",
     "source",
     "stacked",
     "step_card",

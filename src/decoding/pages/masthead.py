@@ -30,7 +30,7 @@ from decoding.measuring.comparing import FEWEST
 from decoding.measuring.records import load, slug
 from decoding.rungs import RUNGS
 
-from . import endings, floor, one_kernel, results, stamp
+from . import endings, engines, floor, one_kernel, results, stamp
 from .machines import BOOK_RECORDS, LADDER
 from .teaching import WORKLOADS
 
@@ -64,6 +64,10 @@ class Records:
         """Return what the race of the one kernel's steps found: name -> record, in their order."""
         found = self._load("one_kernel_steps.json")["found"]["results"]
         return {name: Record(one) for name, one in found.items()}
+
+    def engines(self, batch):
+        """Return what the race beside transformers' own ways to generate found: entrant -> record."""
+        return self._load(f"engines_b{batch}.json")["results"]
 
     def _load(self, file):
         if not (self.folder / file).exists():
@@ -201,6 +205,21 @@ def of_kernel(rung, records):
     return "Time of a token, batch 1: device loop → here", tuple(rows), questions
 
 
+def of_engines(rung, records):
+    """The time of a token, transformers' static cache beside the fastest loop of the book: a race."""
+    rows, questions = [], []
+    for batch in BATCHES:
+        race = records.engines(batch)
+        if engines.STATIC not in race:
+            raise NotRecorded(f"There is no {engines.STATIC} at batch {batch}.")
+        name = engines.best({"results": race}, theirs=False)
+        old, new = race[engines.STATIC], race[name]
+        rows.append(_row(f"batch {batch}, {name}", old, new, _said(speed, old, new)))
+        question = (f"b{batch}", f"A token at batch {batch}", "ms", new.ms, ms(new.ms), old.ms)
+        questions.append(Question(*question))
+    return f"Time of a token: {engines.STATIC} → the fastest loop of the book", rows, questions
+
+
 @dataclass(frozen=True, kw_only=True)
 class Chapter:
     """What is particular to a chapter's masthead.
@@ -234,6 +253,7 @@ CHAPTERS = {
     "12_what_can_go_wrong": Chapter(rung=None),
     "13_how_far": Chapter(rung=None),
     "14_one_kernel": Chapter(rung=None, of=of_kernel),
+    "15_beside_the_engines": Chapter(rung=None, of=of_engines),
 }
 SCOREBOARD = "scoreboard"
 
