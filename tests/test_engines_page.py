@@ -35,6 +35,11 @@ class TestTheRace:
         assert engines.best(raced(), theirs=False) == "device loop"
         assert list(engines.sorted_by_time(raced()))[0] == engines.CONTINUOUS
 
+    def test_one_name_for_all_batches_is_said_once(self):
+        assert repr(engines.said_of({1: "compiled", 8: "compiled"})) == "compiled every time"
+        said = repr(engines.said_of({1: "compiled", 8: "device loop"}))
+        assert said == "compiled at batch 1; device loop at batch 8"
+
     def test_a_table_has_a_row_for_each_entrant_also_for_one_that_failed(self):
         one = {name: time for name, time in TIMES.items() if name != engines.GRAPHS}
         races = {1: raced(one | {"one kernel": 0.2}, {engines.GRAPHS: "no"}), 8: raced()}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from decoding.drawing.markdown import Markdown
 from decoding.drawing.slots import Held
-from decoding.drawing.words import as_fast, number, percent, spread_words
+from decoding.drawing.words import Words, number, percent, spread_words
 from decoding.measuring import MeasurementError, engines
 from decoding.measuring.engines import CONTINUOUS, DYNAMIC, GRAPHS, STATIC, THEIRS
 from decoding.measuring.fingerprint import fingerprint
@@ -24,11 +24,11 @@ __all__ = [
 ]  # the page names entrants by these
 
 SIZES = (1, 8, 32, 128)
-NEW_TOKENS = 128
+NEW_TOKENS = 96
 
 
 def workload(chapter, batch_size):
-    """Return what is raced: on a GPU 128 new tokens a row, else the chapter's small workload."""
+    """Return what is raced: on a GPU 96 new tokens a row, else the chapter's small workload."""
     work = chapter.single.but(batch_size=batch_size)
     return work.but(new_tokens=NEW_TOKENS) if chapter.on_gpu else work
 
@@ -90,12 +90,15 @@ def best(found, theirs):
     )
 
 
-def beside(found, name):
-    """Return how many times as fast as ``name`` the book's fastest loop is, as words."""
-    results = found["results"]
-    if name not in results:
-        return "–"
-    return as_fast(results[name], results[best(found, theirs=False)])
+def said_of(names):
+    """Return names by batch size as words: one for all, or each with its batch.
+
+    Args:
+        names: batch size -> a name.
+    """
+    if len(set(names.values())) == 1:
+        return Words(f"{next(iter(names.values()))} every time")
+    return Words("; ".join(f"{name} at batch {size}" for size, name in names.items()))
 
 
 def rows_of(raced):
