@@ -285,7 +285,7 @@ struct Block : Exchange {  // a block, as one of its threads sees it
   }
 };
 
-extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS) one_kernel(
+extern "C" __global__ void __launch_bounds__(THREADS) one_kernel(
     const Attention *attentions, const FeedForward *feed_forwards, const Norm *norms,  // by layer (and block)
     const bf16 *wte, const bf16 *wpe, const bf16 *lm_head,  // [VOCABULARY], [POSITIONS], [VOCABULARY][WIDTH]
     bf16 *caches, u64 *words, u64 *choices,  // [LAYERS][HEADS][CLUSTER][2][SLOTS][HEAD]; choices: [2][BLOCKS], 0
@@ -294,7 +294,7 @@ extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THR
     volatile long long *told, volatile int *gave_up,  // in the host's memory: the tokens as they come
     long long *cycles)  // [BLOCKS][PHASES], for PROFILE
 {
-  extern __shared__ unsigned char shared[];
+  alignas(128) extern __shared__ unsigned char shared[];
   State &s = *(State *)shared;
   Block b{{s.box, gave_up, words}, s};
   const int t = b.t;

@@ -13,6 +13,7 @@ from .loops import (
     device_loop,
     kv_cache,
     naive,
+    one_kernel,
     static_cache,
     two_streams,
 )
@@ -71,6 +72,7 @@ RUNGS = MappingProxyType(
                 "captured_graph", "captured graph", captured_graph.decode, needs_static_cache=True
             ),
             Rung("device_loop", "device loop", device_loop.decode, needs_static_cache=True),
+            Rung("one_kernel", "one kernel", one_kernel.decode),
         )
     }
 )

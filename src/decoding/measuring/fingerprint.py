@@ -22,6 +22,7 @@ APART = {
     "captured",
     "endings",
     "hostless",
+    "one_kernel",
     "safeguards",
     "while_graph",
 }
