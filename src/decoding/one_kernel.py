@@ -19,8 +19,6 @@ from types import SimpleNamespace
 
 import torch
 
-from .generation import max_positions
-
 INSTEAD = "use the rung 'device_loop'"
 HEAD, CLUSTER = 64, 8
 OLDEST = (9, 0)  # the compute capability of Hopper, the first with clusters of blocks
@@ -155,7 +153,7 @@ def one_kernel(prepared, model, **macros):
 
 def cache_length(model):
     """Return how many positions the kernel's cache has: the model's, up to whole slots of a cluster."""
-    return -(-max_positions(model) // CLUSTER) * CLUSTER
+    return -(-model.config.n_positions // CLUSTER) * CLUSTER
 
 
 def _version_of(model):
