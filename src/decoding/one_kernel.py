@@ -220,7 +220,10 @@ class OneKernel:
         position, last = self.prompt, self.prompt + most - 1
         arguments = (
             *weights,
-            *(tensor.data_ptr() for tensor in (self.cache, self.exchange, self.choices, self.tokens)),
+            *(
+                tensor.data_ptr()
+                for tensor in (self.cache, self.exchange, self.choices, self.tokens)
+            ),
             *(position, last, eos.data_ptr(), len(eos)),
             *(tensor.data_ptr() for tensor in (self.told, self.gave_up, self.cycles)),
         )
@@ -339,7 +342,7 @@ def pack_cache(packed, cache, positions):
 
 def _sizes(config):
     """Return the macros of a model's sizes."""
-    sizes = {
+    return {
         "WIDTH": config.n_embd,
         "HEADS": config.n_head,
         "LAYERS": config.n_layer,
@@ -347,7 +350,6 @@ def _sizes(config):
         "POSITIONS": config.n_positions,
         "EPSILON": f"{config.layer_norm_epsilon!r}f",
     }
-    return sizes
 
 
 def _shared_bytes(sizes):
@@ -358,7 +360,9 @@ def _shared_bytes(sizes):
     attention = 2 * (rows * width + share * HEAD) + floats * (rows + share)
     feed_forward = 2 * 2 * units * width + floats * (units + share)
     cache, norms = 2 * 2 * slots * HEAD, 4 * floats * width
-    vectors = floats * (3 * width + 3 * HEAD + slots + HEAD + units)  # normed, half, totals and small ones
+    vectors = floats * (
+        3 * width + 3 * HEAD + slots + HEAD + units
+    )  # normed, half, totals and small ones
     pairs = floats * (min(warps, 12) * HEAD + cluster * (HEAD + 2) + 2 * width + 2 * warps)
     rest = 8 * warps + 8 * 6 + 16
     return -(-(attention + feed_forward + cache + norms + vectors + pairs + rest) // 128) * 128
@@ -423,7 +427,11 @@ def _configuration(blocks, cluster, sizes):
     driver = _cuda().driver
     clusters = driver.CUlaunchAttribute()
     clusters.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
-    clusters.value.clusterDim.x, clusters.value.clusterDim.y, clusters.value.clusterDim.z = cluster, 1, 1
+    clusters.value.clusterDim.x, clusters.value.clusterDim.y, clusters.value.clusterDim.z = (
+        cluster,
+        1,
+        1,
+    )
     launch = driver.CUlaunchConfig()
     launch.gridDimX, launch.gridDimY, launch.gridDimZ = blocks, 1, 1
     launch.blockDimX, launch.blockDimY, launch.blockDimZ = sizes["WIDTH"], 1, 1
