@@ -5,7 +5,11 @@ import copy
 import torch
 from transformers import GPT2Config, LlamaConfig, MistralConfig, Qwen2Config
 
-from decoding import load_model
+from decoding import RUNGS, load_model
+
+#: Rungs with kernels of their own, which serve few models and not every machine: they have tests of their own.
+OWN_KERNELS = ("fused_step", "one_kernel")
+ANYWHERE = {name: rung for name, rung in RUNGS.items() if name not in OWN_KERNELS}
 
 VOCABULARY = 61
 WIDE = {"vocab_size": VOCABULARY, "initializer_range": 0.6, "pad_token_id": None}

@@ -12,10 +12,11 @@ ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src"
 FLOORS = ("", "measuring", "drawing", "pages")  # each may import from those before it
 KERNELS = {"torch", "transformers", "nvtx"}
+TRITON = {"triton"}  # comes with a CUDA build of torch
 CUDA = {"cuda"}  # cuda-bindings come with a CUDA build of torch
 HUB = {"huggingface_hub"}  # comes with transformers, and says what went wrong at the hub
 BESIDES = {
-    "": KERNELS | HUB | CUDA,
+    "": KERNELS | HUB | CUDA | TRITON,
     "measuring": KERNELS | {"numpy", "tqdm"},
     "drawing": {"matplotlib", "numpy"},
     "pages": KERNELS

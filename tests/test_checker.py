@@ -5,6 +5,7 @@ from itertools import islice
 
 import pytest
 import torch
+from models import ANYWHERE as RUNGS
 from models import tiny
 
 from decoding import ranges
@@ -21,7 +22,6 @@ from decoding.ordering.exploring import enumerate_all, explore, reads_the_same
 from decoding.ordering.order import HOST, Memory, Operation, Order, Place, Use
 from decoding.ordering.recording import record
 from decoding.prepared import with_prepared
-from decoding.rungs import RUNGS
 from decoding.step import decode_step, start
 
 LOOPS = [name for name in RUNGS if name != "expandable_segments"]

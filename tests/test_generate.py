@@ -10,7 +10,7 @@ import torch
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import CONFIGURATIONS, VOCABULARY, prompt, reference, tiny
+from models import ANYWHERE, CONFIGURATIONS, VOCABULARY, prompt, reference, tiny
 from transformers import BatchEncoding
 
 from decoding import RUNGS, generate, load_model, ranges
@@ -63,6 +63,7 @@ def test_the_ladder_is_in_order():
         "deferred_check",
         "captured_graph",
         "device_loop",
+        "fused_step",
     ]
 
 
@@ -142,7 +143,7 @@ def case(architecture, name):
     return input_ids, lengths, expected
 
 
-@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("rung", ANYWHERE)
 class TestAgainstTransformers:
     @pytest.mark.parametrize("name", CASES)
     def test_the_tokens_are_the_same(self, architecture, rung, name):
@@ -167,7 +168,7 @@ class TestAgainstTransformers:
 @settings(max_examples=240, deadline=None)
 @given(
     architecture=st.sampled_from(sorted(CONFIGURATIONS)),
-    rung=st.sampled_from(list(RUNGS)),
+    rung=st.sampled_from(list(ANYWHERE)),
     batch=st.integers(1, 5),
     prompt_tokens=st.integers(1, 8),
     max_new_tokens=st.integers(1, 12),
@@ -192,7 +193,7 @@ class TestRanges:
             decode(model_of("gpt2"), prompt(1, 3), rung, **lengths)
         return names
 
-    @pytest.mark.parametrize("rung", RUNGS)
+    @pytest.mark.parametrize("rung", ANYWHERE)
     def test_every_step_and_check_is_seen(self, rung):
         chosen = new_tokens(model_of("gpt2"), prompt(1, 3), 4).flatten().tolist()
         assert self.seen(rung, min(set(range(VOCABULARY)) - set(chosen))) == [
@@ -226,7 +227,7 @@ class TestRanges:
 
 
 class TestSeveralEnds:
-    @pytest.mark.parametrize("rung", RUNGS)
+    @pytest.mark.parametrize("rung", ANYWHERE)
     def test_each_of_several_ids_ends_a_row_and_the_first_pads(self, model, rung):
         input_ids, one = rows_finishing_at(model, 3, lambda steps: 2 < min(steps) < 9)
         tokens = new_tokens(model, input_ids, 10)

@@ -4,9 +4,10 @@ import copy
 
 import pytest
 import torch
+from models import ANYWHERE as RUNGS
 from models import prompt, reference
 
-from decoding import RUNGS, Workload, generate, load_model, measure
+from decoding import Workload, generate, load_model, measure
 from decoding.measuring import (
     allocations,
     change_of,

@@ -11,11 +11,12 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
+from models import ANYWHERE as RUNGS
 from models import prompt, reference
 from together import run_together
 from transformers import GPT2Config, LlamaConfig
 
-from decoding import RUNGS, generate, load_model, prepared, ranges, release
+from decoding import generate, load_model, prepared, ranges, release
 from decoding.prepared import MOST_KEPT
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -118,7 +118,7 @@ class TestWhatItSays:
     def test_a_step_is_from_the_rung_before_with_the_same_allocator(self):
         assert [masthead.before(rung) for rung in RUNGS] == [
             *(None, "naive", "kv_cache", "kv_cache", "static_cache", "compiled"),
-            *("two_streams", "deferred_check", "captured_graph"),
+            *("two_streams", "deferred_check", "captured_graph", "device_loop"),
         ]
 
     def test_a_page_called_after_its_rung_needs_no_entry(self, monkeypatch, records):

@@ -10,11 +10,12 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
+from models import ANYWHERE as RUNGS
 from models import VOCABULARY, prompt, reference, tiny
 from together import run_together
 from torch._dynamo.utils import counters
 
-from decoding import RUNGS, generate, prepared, ranges, release
+from decoding import generate, prepared, ranges, release
 from decoding.prepared import BUCKET, MOST_KEPT, bucket
 
 STATIC = [name for name, rung in RUNGS.items() if rung.needs_static_cache]

@@ -11,6 +11,7 @@ from .loops import (
     compiled,
     deferred_check,
     device_loop,
+    fused_step,
     kv_cache,
     naive,
     one_kernel,
@@ -72,6 +73,7 @@ RUNGS = MappingProxyType(
                 "captured_graph", "captured graph", captured_graph.decode, needs_static_cache=True
             ),
             Rung("device_loop", "device loop", device_loop.decode, needs_static_cache=True),
+            Rung("fused_step", "fused step", fused_step.decode, needs_static_cache=True),
             Rung("one_kernel", "one kernel", one_kernel.decode),
         )
     }

@@ -7,11 +7,13 @@ from .calculator import calculator, launch_and_work
 from .cards import headline, ladder, rungs_as_bars, step_card
 from .code import diff, listing, source
 from .curves import curves, running_median, sweep
+from .descent import Stage, descent
 from .dots import Case, cases, dots
-from .excerpts import excerpt
+from .excerpts import excerpt, part_of
 from .explorers import Explorer, explorer, explorer2
 from .folded import HtmlPicture, with_numbers
 from .gap_parts import gap_parts
+from .holders import holders
 from .ladders import ladders_explorer
 from .logged import Way
 from .loop_timelines import loop_timeline, loops_explorer
@@ -19,6 +21,7 @@ from .markdown import Markdown
 from .nesting import memory_nesting
 from .one_scale import draw_one_of
 from .orders import draw_counterexample
+from .phases import Phase, phases
 from .record_explorers import (
     batch_explorer,
     cache_length_explorer,
@@ -52,7 +55,9 @@ __all__ = [
     "Mark",
     "Markdown",
     "Panel",
+    "Phase",
     "Picture",
+    "Stage",
     "Table",
     "Way",
     "against",
@@ -65,6 +70,7 @@ __all__ = [
     "colour_of",
     "curves",
     "dead_positions",
+    "descent",
     "diff",
     "dots",
     "draw",
@@ -80,6 +86,7 @@ __all__ = [
     "gap_parts",
     "growing_tensor",
     "headline",
+    "holders",
     "ladder",
     "ladders_explorer",
     "launch_and_work",
@@ -88,6 +95,8 @@ __all__ = [
     "loops_explorer",
     "memory_explorer",
     "memory_nesting",
+    "part_of",
+    "phases",
     "position_explorer",
     "records_table",
     "rungs_as_bars",

@@ -15,6 +15,7 @@ COLOURS = MappingProxyType(
         "deferred_check": "#882255",
         "captured_graph": "#77771E",
         "device_loop": "#1A869E",
+        "fused_step": "#7A5230",
     }
 )
 LABELS = MappingProxyType(
@@ -28,6 +29,7 @@ LABELS = MappingProxyType(
         "deferred_check": "deferred check",
         "captured_graph": "captured graph",
         "device_loop": "device loop",
+        "fused_step": "fused step",
     }
 )
 

@@ -25,12 +25,12 @@ from decoding.drawing.words import (
     speed,
     us,
 )
-from decoding.measuring import NotComparable, NotRecorded
+from decoding.measuring import NotComparable, NotRecorded, Record
 from decoding.measuring.comparing import FEWEST
 from decoding.measuring.records import load, slug
 from decoding.rungs import RUNGS
 
-from . import endings, floor, results, stamp
+from . import endings, floor, one_kernel, results, stamp
 from .machines import BOOK_RECORDS, LADDER
 from .teaching import WORKLOADS
 
@@ -55,6 +55,15 @@ class Records:
     def endings(self, batch):
         """Return what the race of all ways to end the waiting found: loop -> record."""
         return self._load(f"endings_gpt2_b{batch}.json")["results"]
+
+    def fused(self):
+        """Return what the race of the fused step found: loop -> record."""
+        return self._load("race_fused.json")["results"]
+
+    def one_kernel(self):
+        """Return what the race of the one kernel's steps found: name -> record, in their order."""
+        found = self._load("one_kernel_steps.json")["found"]["results"]
+        return {name: Record(one) for name, one in found.items()}
 
     def _load(self, file):
         if not (self.folder / file).exists():
@@ -175,6 +184,23 @@ def of_launch(rung, records):
     return "What the check at once costs: compiled → captured", rows, questions
 
 
+def of_kernel(rung, records):
+    """The time of a token at batch 1: the device's loop, the fused step, the one kernel; each in its own race."""
+    race = records.fused()
+    old, new = race[one_kernel.BEFORE], race[one_kernel.EARLY]
+    rows = [_row("fused step", old, new, _said(speed, old, new))]
+    questions = [Question("fused", "A token of the fused step", "ms", new.ms, ms(new.ms), old.ms)]
+    with suppress(NotRecorded):
+        steps = records.one_kernel()
+        old = next(one for name, one in steps.items() if name in one_kernel.DEVICE_LOOP)
+        new = list(steps.values())[-1]
+        said = f"{ratio(old.ms / new.ms)} faster"
+        rows.append(Row("one kernel", number(old.ms), ms(new.ms), said))
+        asked = "A token of the one kernel"
+        questions.append(Question("kernel", asked, "ms", new.ms, ms(new.ms), old.ms))
+    return "Time of a token, batch 1: device loop → here", tuple(rows), questions
+
+
 @dataclass(frozen=True, kw_only=True)
 class Chapter:
     """What is particular to a chapter's masthead.
@@ -206,6 +232,7 @@ CHAPTERS = {
     ),
     "11_when_it_pays": Chapter(rung=None),
     "12_what_can_go_wrong": Chapter(rung=None),
+    "14_one_kernel": Chapter(rung=None, of=of_kernel),
 }
 SCOREBOARD = "scoreboard"
 

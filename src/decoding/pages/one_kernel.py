@@ -1,0 +1,204 @@
+"""What chapter 14 shows: the fused step's race, the one kernel's ladder, its phases, and parts of its source."""
+
+import hashlib
+import json
+import re
+from dataclasses import asdict
+from math import nan
+from pathlib import Path
+
+from decoding import measuring
+from decoding.drawing import Phase, Stage, listing, part_of
+from decoding.drawing.words import known
+from decoding.measuring import MeasurementError, NotMeasured, NotRecorded, Record, Workload
+from decoding.measuring.fused import LOOPS, fused_steps
+from decoding.measuring.machine import machine
+from decoding.rungs import RUNGS
+
+from . import floor
+
+FOLDER = Path(measuring.__file__).resolve().parents[1]
+#: The kernel's source, in the order in which it is read.
+FILES = "one_kernel.cu", "one_kernel_blocks.cuh"
+TRITON = "fused_kernels.py"
+#: The loops of the fused step, which only a GPU races, and that of the step before.
+BEFORE, ALONE, EARLY = "device loop", "one after another", "dependent launch"
+#: What that of the step before may be called in a race of the one kernel.
+DEVICE_LOOP = "device loop", "device_loop"
+
+
+def race(chapter):
+    """Return the ``results`` of ``fused_steps``, loop -> ``Record``, kept and read while recent.
+
+    What a CPU does not race is the record of a failed measurement: its numbers are nan.
+    """
+    rungs = [entrant["rung"] for entrant in LOOPS.values()]
+    found = chapter.shelf.recent_or(
+        "race_fused.json",
+        rungs,
+        lambda: fused_steps(chapter.single),
+        json.dumps(asdict(chapter.single)),
+    )["results"]
+    what = None, asdict(chapter.single), chapter.machine, "the interpreter of Triton is not timed"
+    return {loop: found.get(loop) or Record.failed("fused_step", loop, *what) for loop in LOOPS}
+
+
+def evidence(chapter, find):
+    """Return what ``find()`` finds of the one kernel, kept as a record; without a GPU, the book's.
+
+    As ``Chapter.evidence``, for code that is not Python: the record also depends on the kernel's source.
+
+    Args:
+        chapter: the ``Chapter`` that keeps it.
+        find: a function of ``measuring.one_kernel``, without arguments; returns what JSON can hold.
+
+    Raises:
+        NotMeasured: it failed on this machine.
+        NotRecorded: the book has no such record.
+    """
+    file = f"one_kernel_{find.__name__}.json"
+    if not chapter.on_gpu:
+        return chapter.shelf.of_the_book(file)["found"]
+    code = hash_of_source()
+    try:
+        return chapter.shelf.recent_or(
+            file, ["one_kernel"], lambda: {"machine": machine(), "found": find()}, code
+        )["found"]
+    except NotRecorded:
+        raise
+    except MeasurementError as error:
+        raise NotMeasured(str(error)) from error
+
+
+def hash_of_source():
+    """Return a short hash of the one kernel's source, blind to comments and layout."""
+    code = "\n".join(re.sub(r"//.*|\s", "", _text(name)) for name in FILES)
+    return hashlib.sha256(code.encode()).hexdigest()[:16]
+
+
+def part(words):
+    """Return a part of the one kernel's source to display, from the file in which its first line has ``words``.
+
+    Raises:
+        ValueError: no file has it.
+    """
+    for name in FILES:
+        path = FOLDER / name
+        if path.exists() and words in path.read_text("utf-8"):
+            return part_of(path, words)
+    raise ValueError(f"No file of {', '.join(FILES)} has {words!r}.")
+
+
+def head_of_source():
+    """Return the comment with which the one kernel's source begins, to display."""
+    lines = _text(FILES[0]).splitlines()
+    end = next((at for at, line in enumerate(lines) if not line.startswith("//")), len(lines))
+    return listing("\n".join(lines[:end]), "cuda")
+
+
+def triton_part(kernel):
+    """Return a Triton kernel of the fused step to display, by its name.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    lines = _text(TRITON).splitlines()
+    first = next((at for at, line in enumerate(lines) if line.startswith(f"def {kernel}(")), None)
+    if first is None:
+        raise ValueError(f"{TRITON} has no kernel {kernel!r}.")
+    inside = next(at for at in range(first, len(lines)) if lines[at].startswith("):"))
+    ends = (at for at in range(inside + 1, len(lines)) if lines[at][:1].strip())
+    code = "\n".join(lines[first - 1 : next(ends, len(lines))])
+    return listing(code.replace("  # fmt: skip", "").rstrip())
+
+
+def _text(name):
+    path = FOLDER / name
+    return path.read_text("utf-8") if path.exists() else ""
+
+
+def stages(results):
+    """Return a ``Stage`` for each loop of a race, in order; the ladder's rungs, but for the last two, stand before.
+
+    Args:
+        results: name -> a ``Record``, or a dict with ``per_token_ms``.
+    """
+    ours = {"fused_step", "one_kernel"}
+    before = {LOOPS[loop]["rung"]: loop for loop in LOOPS if LOOPS[loop]["rung"] not in ours}
+    others = {rung.label for rung in RUNGS.values() if rung.name not in ours} | set(before.values())
+    found = []
+    for name, one in results.items():
+        spread = (one if isinstance(one, Record) else Record(one)).spread
+        times = (1000 * spread[key] for key in ("median", "min", "max"))
+        found.append(
+            Stage(name, *times, before=name in others or name in RUNGS and name not in ours)
+        )
+    return found
+
+
+def least_us(chapter, workload=None):
+    """Return how long the memory needs for a step of ``workload``, in µs; nan where its rate is not known.
+
+    Args:
+        chapter: the ``Chapter``.
+        workload: a ``Workload``, or a dict of one as a record has it; default: the chapter's at batch 1.
+    """
+    found = floor.measured(chapter.shelf.folder, chapter.machine)
+    if not found:
+        return nan
+    if isinstance(workload, dict):
+        names = "model", "batch_size", "prompt_tokens", "new_tokens", "dtype"
+        workload = Workload(**{name: workload[name] for name in names})
+    workload = workload or chapter.single
+    return 1000 * floor.floor_ms(workload, found["found"]["gb_per_s"])
+
+
+def phases(parts):
+    """Return a ``Phase`` for each part of the kernel's time.
+
+    Args:
+        parts: the name of a phase, as in ``decoding.one_kernel.PHASES`` -> µs a token.
+    """
+    return [Phase(name, kind_of(name), took) for name, took in parts.items()]
+
+
+def kind_of(name):
+    """Return of which of ``drawing.phases.KINDS`` a phase is, by its name in ``decoding.one_kernel.PHASES``.
+
+    The last one chooses the token, for which every block tells all its best.
+    """
+    if name.endswith("sums") or name == "next token":
+        return "exchange between all blocks"
+    if name.endswith("weights"):
+        return "wait for weights"
+    if name.startswith("wait for"):
+        return "exchange within a cluster"
+    if name == "attention":
+        return name
+    return "layer norm and the rest" if "norm" in name or name == "embed" else "matrix product"
+
+
+def share(parts, *kinds):
+    """Return which share of the kernel's time its phases of some kinds take, 0 to 1; nan if none is known."""
+    found = [one for one in phases(parts) if known(one.us)]
+    whole = sum(one.us for one in found)
+    return sum(one.us for one in found if one.kind in kinds) / whole if whole else nan
+
+
+def facts(found):
+    """Return what a record says in single values, as (words, value) rows of a table, in order.
+
+    Args:
+        found: a dict, names with underscores -> values; those that are dicts or lists are passed over.
+    """
+    return [
+        [name.replace("_", " "), _written(value)]
+        for name, value in found.items()
+        if not isinstance(value, dict | list)
+    ]
+
+
+def _written(value):
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)
