@@ -58,28 +58,6 @@ struct alignas(128) State {  // what a block has in shared memory
 };
 static_assert(sizeof(State) == SHARED_BYTES, "one_kernel.py counts otherwise");
 
-float low(unsigned pair) { return __uint_as_float(pair << 16); }  // of two bfloat16 in a word
-float high(unsigned pair) { return __uint_as_float(pair & 0xffff0000u); }
-float widened(bf16 value) { return __uint_as_float((unsigned)value << 16); }
-bf16 rounded(float value) {
-  bf16 result;
-  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result) : "f"(value));
-  return result;
-}
-float dot8(uint4 w, float4 x, float4 y) {
-  return low(w.x) * x.x + high(w.x) * x.y + low(w.y) * x.z + high(w.y) * x.w +
-         low(w.z) * y.x + high(w.z) * y.y + low(w.w) * y.z + high(w.w) * y.w;
-}
-template <int lanes = 32> float sum_of_lanes(float v) {
-#pragma unroll
-  for (int o = lanes / 2; o; o /= 2) v += __shfl_xor_sync(~0u, v, o);
-  return v;
-}
-template <class T> T largest_of_lanes(T v) {
-#pragma unroll
-  for (int o = 16; o; o /= 2) v = max(v, __shfl_xor_sync(~0u, v, o));
-  return v;
-}
 // Where element e of a vector stands, so that a warp reads it, 8 elements a lane, without bank conflicts.
 int slot(int e) { return ((e / 256 * 2 + e % 8 / 4) * 32 + e / 8 % 32) * 4 + e % 4; }
 // A logit, its token and position in one word: the larger word is the larger logit, or the smaller token.
@@ -112,10 +90,12 @@ struct Block : Exchange {  // a block, as one of its threads sees it
     float2 moments = {sum_of_lanes(x), sum_of_lanes(x * x)};
     if (!lane) s.moments[warp] = moments;
     __syncthreads();
+    const bool complete = all_here();
     moments = lane < WARPS ? s.moments[lane] : float2{0, 0};
     const float mean = sum_of_lanes(moments.x) / WIDTH;
     const float variance = sum_of_lanes(moments.y) / WIDTH - mean * mean;
     s.normed[slot(t)] = (x - mean) * rsqrtf(variance + EPSILON) * weight + bias;
+    if (!complete) leave();
     __syncthreads();
   }
 
@@ -174,10 +154,12 @@ struct Block : Exchange {  // a block, as one of its threads sees it
     }
     if (warp < PARTS) s.weighed[warp][lane] = sum;
     __syncthreads();
+    const bool complete = all_here();
     for (int receiver = warp; receiver < CLUSTER; receiver += WARPS) {
       sum = {0, 0};
 #pragma unroll
       for (int part = 0; part < PARTS; part++) sum.x += s.weighed[part][lane].x, sum.y += s.weighed[part][lane].y;
+      if (!complete) leave();
       send(&s.head[rank][lane], sum, HEAD_PARTS, receiver);
       if (!lane) send(&s.softmax[rank], {largest, total}, HEAD_PARTS, receiver);
     }
@@ -244,9 +226,7 @@ struct Block : Exchange {  // a block, as one of its threads sees it
 #pragma unroll
     for (int j = 0; j < WIDTH / 256; j++)
       if (row < VOCABULARY)
-        asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(r.weights[j].x), "=r"(r.weights[j].y), "=r"(r.weights[j].z), "=r"(r.weights[j].w)
-                     : "l"((const uint4 *)(lm_head + (size_t)row * WIDTH) + 32 * j + lane));
+        r.weights[j] = read_once((const uint4 *)(lm_head + (size_t)row * WIDTH) + 32 * j + lane);
     return r;
   }
   u64 logits(const bf16 *lm_head, Rows first, Rows second, u64 position) {  // the best of this warp's rows
@@ -269,18 +249,20 @@ struct Block : Exchange {  // a block, as one of its threads sees it
   int next_token(u64 best, u64 *choices, u64 position) {  // of the warps', then of the blocks' choices
     if (!lane) s.best[warp] = best;
     __syncthreads();
+    if (!all_here()) leave();  // so a token never rests on a wait that was given up: it needs a word of every block
     if (!warp) {
       best = largest_of_lanes(lane < WARPS ? s.best[lane] : 0);
       if (!lane) tell(choices + block, best);
       for (int i = lane; i < BLOCKS; i += 32) {
         u64 seen = look(choices + i);
-        for (Wait wait{*this}; (seen & 0xfff) != position && !wait.is_over();) seen = look(choices + i);
+        for (Wait wait{*this}; (seen & 0xfff) != position; seen = look(choices + i)) wait.in_vain();
         best = max(best, seen);
       }
       best = largest_of_lanes(best);
-      if (!lane) s.token = box.gave_up ? 0 : TOKENS - (best >> 12 & TOKENS);
+      if (!lane) s.token = TOKENS - (best >> 12 & TOKENS);
     }
     __syncthreads();
+    if (!all_here()) leave();
     return s.token;
   }
 };
@@ -313,7 +295,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) one_kernel(
   };
   auto goes_on = [&](int token) {
     if (!b.block && !t) told[position] = tokens[position] = token;
-    bool ended = position == last || s.box.gave_up;
+    bool ended = position == last;
     for (int i = 0; i < number_of_ends; i++) ended |= token == ends[i];
     return !ended;
   };
@@ -331,11 +313,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) one_kernel(
       if (layer) x += b.collect(2 * turn);
       end_of(UNIT_SUMS);
       if (!AHEAD) ask_for_attention(layer, position);
+      b.wait_for(ATTENTION, turn), end_of(ATTENTION_WEIGHTS);
+      b.layer_norm(x, s.norms[0].weight[t], s.norms[0].bias[t]), end_of(NORM_1);
       b.expect_sent(QKV, sizeof s.qkv);
       b.expect_sent(HEAD_PARTS, sizeof s.head + sizeof s.softmax);
       b.expect_sent(UNIT_PARTS, sizeof s.units);
-      b.wait_for(ATTENTION, turn), end_of(ATTENTION_WEIGHTS);
-      b.layer_norm(x, s.norms[0].weight[t], s.norms[0].bias[t]), end_of(NORM_1);
       b.qkv(), end_of(QKV_ROWS);
       b.wait_for_sent(QKV, turn), end_of(QKV_SENT);
       b.attention(cache_of(layer), position), end_of(ATTEND);

@@ -1,4 +1,4 @@
-// What the blocks of one_kernel.cu tell each other, and how they wait: the plumbing below the model.
+// What the blocks of one_kernel.cu tell each other, how they wait, and what they compute with: below the model.
 typedef unsigned short bf16;
 typedef unsigned long long u64;
 
@@ -15,6 +15,35 @@ struct Mailbox {  // in a block's shared memory
   int gave_up;
 };
 
+float low(unsigned pair) { return __uint_as_float(pair << 16); }  // of two bfloat16 in a word
+float high(unsigned pair) { return __uint_as_float(pair & 0xffff0000u); }
+float widened(bf16 value) { return __uint_as_float((unsigned)value << 16); }
+bf16 rounded(float value) {
+  bf16 result;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result) : "f"(value));
+  return result;
+}
+float dot8(uint4 w, float4 x, float4 y) {
+  return low(w.x) * x.x + high(w.x) * x.y + low(w.y) * x.z + high(w.y) * x.w +
+         low(w.z) * y.x + high(w.z) * y.y + low(w.w) * y.z + high(w.w) * y.w;
+}
+template <int lanes = 32> float sum_of_lanes(float v) {
+#pragma unroll
+  for (int o = lanes / 2; o; o /= 2) v += __shfl_xor_sync(~0u, v, o);
+  return v;
+}
+template <class T> T largest_of_lanes(T v) {
+#pragma unroll
+  for (int o = 16; o; o /= 2) v = max(v, __shfl_xor_sync(~0u, v, o));
+  return v;
+}
+uint4 read_once(const uint4 *from) {  // what no cache needs to keep
+  uint4 w;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(w.x), "=r"(w.y), "=r"(w.z), "=r"(w.w) : "l"(from));
+  return w;
+}
+
 unsigned address(const void *shared) { return (unsigned)__cvta_generic_to_shared(shared); }
 unsigned remote(const void *shared, int rank) {  // the same place in block `rank` of the cluster
   unsigned there;
@@ -30,7 +59,7 @@ void tell(u64 *word, u64 value) {
   asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(word), "l"(value) : "memory");
 }
 void meet_cluster() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
 }
 
 struct Exchange {  // a block's side of it, as one of its threads sees it
@@ -52,25 +81,34 @@ struct Exchange {  // a block's side of it, as one of its threads sees it
     meet_cluster();
   }
 
-  struct Wait {  // is asked after every look in vain; ends a wait that is too long, here or elsewhere
+  struct Wait {  // is told of every look in vain; ends a wait that is too long, here or elsewhere
     Exchange &here;
     unsigned looks = 0;
     long long began = 0;
-    bool is_over() {
-      if (++looks % 64) return false;
+    void in_vain() {
+      if (++looks % 64) return;
       if (looks == 64) began = clock64();
-      if (!*here.gave_up && clock64() - began < PATIENCE) return false;
-      *here.gave_up = here.box.gave_up = 1;
-      return true;
+      if (*here.gave_up || clock64() - began > PATIENCE) here.leave();
     }
   };
+  // Ends the thread. Before that it stays until nothing is on its way to this block any more: no copy, and nothing
+  // from a block that has not heard of it yet. A barrier of the block does not wait for threads that have ended;
+  // so whoever comes out of one behind a wait, and is about to send, asks whether all are still there.
+  void leave() {
+    *gave_up = *(volatile int *)&box.gave_up = 1;
+    for (const long long began = clock64(); clock64() - began < PATIENCE / 32;) __nanosleep(1000);
+    asm volatile("exit;");
+    __builtin_unreachable();
+  }
+  bool all_here() { return !*(volatile int *)&box.gave_up; }
   void wait_for(Barrier barrier, unsigned time) {  // `time`: how often all bytes had come before
     for (Wait wait{*this};;) {
       unsigned there;
       asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
                    "selp.u32 %0, 1, 0, p;\n}" : "=r"(there)
                    : "r"(address(&box.barriers[barrier])), "r"(time % 2) : "memory");
-      if (there || wait.is_over()) return;
+      if (there) return;
+      wait.in_vain();
     }
   }
   void expect(Barrier barrier, unsigned bytes) {
@@ -110,7 +148,7 @@ struct Exchange {  // a block's side of it, as one of its threads sees it
 #endif
   }
   float value_of(const u64 *word, u64 seen, unsigned number) {
-    for (Wait wait{*this}; (unsigned)seen != number && !wait.is_over();) seen = look(word);
+    for (Wait wait{*this}; (unsigned)seen != number; seen = look(word)) wait.in_vain();
     return __uint_as_float(seen >> 32);
   }
   float collect(unsigned number) {  // what all heads add to x[t]
@@ -118,7 +156,7 @@ struct Exchange {  // a block's side of it, as one of its threads sees it
     u64 *arrived = words + 3 * WIDTH;
     if (!t) {
       asm volatile("red.release.gpu.global.add.u64 [%0], 1;" ::"l"(arrived) : "memory");
-      for (Wait wait{*this}; look(arrived) < (u64)number * BLOCKS && !wait.is_over();) {}
+      for (Wait wait{*this}; look(arrived) < (u64)number * BLOCKS;) wait.in_vain();
       __threadfence();
     }
     __syncthreads();
@@ -146,11 +184,13 @@ struct Exchange {  // a block's side of it, as one of its threads sees it
     for (int i = 0; i * CLUSTER < HEADS; i++) sum += value_of(word + i * CLUSTER * WIDTH, seen[i], number);
     ((float *)box.added)[t] = sum;
     __syncthreads();
+    const bool complete = all_here();
     if (t < WIDTH / 2) {
       const int pair = t % (SHARE / 2);
       float2 total = {0, 0};
 #pragma unroll
       for (int i = 0; i < CLUSTER; i++) total.x += box.added[i][pair].x, total.y += box.added[i][pair].y;
+      if (!complete) leave();
       send((float2 *)box.totals + rank * SHARE / 2 + pair, total, TOTALS, t / (SHARE / 2));
     }
     wait_for_sent(TOTALS, number - 1);
