@@ -30,7 +30,6 @@
 constexpr int ROWS = HEAD / CLUSTER;       // of q, of k and of v in a block
 constexpr int UNITS = 4 * HEAD / CLUSTER;  // hidden units in a block
 constexpr int SLOTS = (POSITIONS + CLUSTER - 1) / CLUSTER, PARTS = WARPS < 12 ? WARPS : 12;
-constexpr float LOWEST = -1e30f;
 static_assert(WIDTH == HEADS * HEAD && WIDTH % 256 == 0 && ROWS % 2 == 0 && SHARE % 2 == 0, "layout");
 static_assert(VOCABULARY <= 1 << 20 && POSITIONS < 1 << 12, "a logit, its token and position fill a word");
 
@@ -225,8 +224,7 @@ struct Block : Exchange {  // a block, as one of its threads sees it
     Rows r = {};
 #pragma unroll
     for (int j = 0; j < WIDTH / 256; j++)
-      if (row < VOCABULARY)
-        r.weights[j] = read_once((const uint4 *)(lm_head + (size_t)row * WIDTH) + 32 * j + lane);
+      if (row < VOCABULARY) r.weights[j] = read_once((const uint4 *)(lm_head + (size_t)row * WIDTH) + 32 * j + lane);
     return r;
   }
   u64 logits(const bf16 *lm_head, Rows first, Rows second, u64 position) {  // the best of this warp's rows

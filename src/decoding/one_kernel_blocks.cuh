@@ -32,6 +32,7 @@ template <int lanes = 32> float sum_of_lanes(float v) {
   for (int o = lanes / 2; o; o /= 2) v += __shfl_xor_sync(~0u, v, o);
   return v;
 }
+constexpr float LOWEST = -1e30f;
 template <class T> T largest_of_lanes(T v) {
 #pragma unroll
   for (int o = 16; o; o /= 2) v = max(v, __shfl_xor_sync(~0u, v, o));
@@ -147,9 +148,22 @@ struct Exchange {  // a block's side of it, as one of its threads sees it
     tell(words + (number % 2 * HEADS + head) * WIDTH + e, (u64)__float_as_uint(value) << 32 | number);
 #endif
   }
-  float value_of(const u64 *word, u64 seen, unsigned number) {
-    for (Wait wait{*this}; (unsigned)seen != number; seen = look(word)) wait.in_vain();
-    return __uint_as_float(seen >> 32);
+  // What `heads` heads, `most` at most, tell in their words of this exchange, which stand so far apart.
+  template <int most> float sum_of(const u64 *word, int apart, int heads, unsigned number) {
+    u64 seen[most] = {};
+    for (Wait wait{*this};; wait.in_vain()) {
+      bool late = false;
+#pragma unroll
+      for (int i = 0; i < most; i++)
+        if (i < heads && (unsigned)seen[i] != number) seen[i] = look(word + i * apart);
+#pragma unroll
+      for (int i = 0; i < most; i++) late |= i < heads && (unsigned)seen[i] != number;
+      if (!late) break;
+    }
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < most; i++) sum += __uint_as_float(seen[i] >> 32);
+    return sum;
   }
   float collect(unsigned number) {  // what all heads add to x[t]
 #if SUMS == 0
@@ -163,26 +177,13 @@ struct Exchange {  // a block's side of it, as one of its threads sees it
     if (!block) tell(words + (number + 2) % 3 * WIDTH + t, 0);  // all have read the sums before these
     return (float)(long long)look(words + number % 3 * WIDTH + t) * 0x1p-32f;
 #elif SUMS == 1
-    const u64 *word = words + number % 2 * HEADS * WIDTH + t;
-    u64 seen[HEADS];
-    float sum = 0;
-#pragma unroll
-    for (int i = 0; i < HEADS; i++) seen[i] = look(word + i * WIDTH);
-#pragma unroll
-    for (int i = 0; i < HEADS; i++) sum += value_of(word + i * WIDTH, seen[i], number);
-    return sum;
+    return sum_of<HEADS>(words + number % 2 * HEADS * WIDTH + t, WIDTH, HEADS, number);
 #else
     const int e = t % SHARE, first = t / SHARE;  // adds the heads `first`, `first` + CLUSTER, ...
     const u64 *word = words + (number % 2 * HEADS + first) * WIDTH + rank * SHARE + e;
-    u64 seen[(HEADS + CLUSTER - 1) / CLUSTER];
-    float sum = 0;
-#pragma unroll
-    for (int i = 0; i * CLUSTER < HEADS; i++)
-      seen[i] = first + i * CLUSTER < HEADS ? look(word + i * CLUSTER * WIDTH) : number;  // else a 0
+    constexpr int most = (HEADS + CLUSTER - 1) / CLUSTER;
     expect_sent(TOTALS, sizeof box.totals);
-#pragma unroll
-    for (int i = 0; i * CLUSTER < HEADS; i++) sum += value_of(word + i * CLUSTER * WIDTH, seen[i], number);
-    ((float *)box.added)[t] = sum;
+    ((float *)box.added)[t] = sum_of<most>(word, CLUSTER * WIDTH, (HEADS - first + CLUSTER - 1) / CLUSTER, number);
     __syncthreads();
     const bool complete = all_here();
     if (t < WIDTH / 2) {
