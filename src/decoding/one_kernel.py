@@ -9,15 +9,20 @@ operation that writes to it, but for those on ``tensor.data``.)
 
 The tokens go to the host through pinned memory as they come: one store each, into a place that held -1.
 
+The arithmetic is float32's on the model's bfloat16 weights, of the prompt too: a float32 copy of the model
+reads it. Only what is kept is rounded: keys and values are bfloat16 (``RoundedCache``).
+
 The kernel is compiled by NVRTC, which a CUDA build of torch brings along; no CUDA toolkit is needed.
 """
 
+import copy
 import ctypes
 import functools
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from transformers import DynamicCache
 
 INSTEAD = "use the rung 'device_loop'"
 HEAD, CLUSTER = 64, 8
@@ -134,7 +139,8 @@ def one_kernel(prepared, model, **macros):
     weights are others than before.
 
     Args:
-        prepared: the ``Prepared`` that a loop got lent, for one row and ``cache_length(model)`` positions.
+        prepared: the ``Prepared`` that a loop got lent, for one row and ``cache_length(model)`` positions. Its
+            own cache stays empty.
         model: the model that it is lent for.
         **macros: a variant of the kernel: other values of ``DEFAULTS``.
 
@@ -163,10 +169,19 @@ def _version_of(model):
     )
 
 
+class RoundedCache(DynamicCache):
+    """A cache that keeps its keys and values as the kernel does: rounded to bfloat16, then computed with."""
+
+    def update(self, keys, values, layer_idx, *args, **kwargs):
+        rounded = (states.bfloat16().to(states.dtype) for states in (keys, values))
+        return super().update(*rounded, layer_idx, *args, **kwargs)
+
+
 class OneKernel:
     """The loop of one model: its packed weights, its cache, and the kernel that reads them.
 
     Attributes:
+        exact: the model in float32, with the same weights; it reads the prompt.
         tokens: int64 [positions + 1] on the device: the prompt, and the tokens as they are made.
         told: int64 [positions + 1] in pinned memory: the new tokens by position, -1 where there is none yet.
         cycles: int64 [blocks, phases] on the device: clock cycles, with the macro ``PROFILE``.
@@ -180,6 +195,7 @@ class OneKernel:
         self.configuration = _configuration(blocks, self.cluster, sizes)
         _check_room(self.function, self.configuration, self.heads)
         with model.device:  # not the default device that the caller may have set
+            self.exact = copy.deepcopy(model).float()
             self.weights = packed(model, self.cluster)
             self.cache = torch.zeros(
                 (sizes["LAYERS"], self.heads, self.cluster, 2, slots, HEAD), dtype=torch.bfloat16
@@ -194,12 +210,12 @@ class OneKernel:
         self.over = torch.cuda.Event()
 
     def begin(self, input_ids, token, cache):
-        """Take over what the model has read: the prompt, the token behind it, the keys and values.
+        """Take over what ``exact`` has read: the prompt, the token behind it, the keys and values.
 
         Args:
             input_ids: int64 [1, prompt].
             token: int64 [1, 1].
-            cache: the ``FullLengthCache`` that the prompt was read into.
+            cache: the ``RoundedCache`` that the prompt was read into.
         """
         self.prompt = input_ids.shape[1]
         self.tokens[: self.prompt + 1] = torch.cat([input_ids, token], 1)[0]
@@ -327,14 +343,12 @@ def pack_cache(packed, cache, positions):
     Args:
         packed: bfloat16 [layers, heads, cluster, 2, slots, 64]: position p is slot p // cluster of
             block p % cluster.
-        cache: a ``StaticCache`` of slots * cluster positions, with keys and values [1, heads, positions, 64].
+        cache: a ``Cache`` with keys and values [1, heads, positions, 64].
     """
-    heads, cluster, _, slots, head = packed.shape[1:]
-    used = -(-positions // cluster)
+    cluster, place = packed.shape[2], torch.arange(positions, device=packed.device)
     for into, layer in zip(packed, cache.layers):
         for which, states in enumerate((layer.keys, layer.values)):
-            by_rank = states.view(heads, slots, cluster, head).transpose(1, 2)
-            into[:, :, which, :used] = by_rank[:, :, :used]
+            into[:, place % cluster, which, place // cluster] = states[0].to(into.dtype)
 
 
 # ---- compiling and launching

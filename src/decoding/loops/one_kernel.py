@@ -3,7 +3,7 @@
 import torch
 
 from decoding import ranges
-from decoding.one_kernel import cache_length, one_kernel, why_not
+from decoding.one_kernel import RoundedCache, cache_length, one_kernel, why_not
 from decoding.prepared import lend
 from decoding.step import decode_step, start
 
@@ -16,9 +16,10 @@ def decode(model, input_ids, max_new_tokens, eos_token_id):
         loop = one_kernel(prepared, model)
         device, aside = torch.get_device_module(model.device), prepared.streams[1]
         generated = 1
-        with ranges.token(0):
-            token, *_ = decode_step(model, input_ids, prepared.cache, finished, eos)
-            loop.begin(input_ids, token, prepared.cache)
+        with ranges.token(0), torch.autocast(model.device.type, enabled=False):
+            cache = RoundedCache(config=model.config)
+            token, *_ = decode_step(loop.exact, input_ids, cache, finished, eos)
+            loop.begin(input_ids, token, cache)
         loop.launch(max_new_tokens, eos)
         while True:
             with ranges.stop_check(generated - 1):
