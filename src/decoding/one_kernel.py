@@ -348,7 +348,9 @@ def pack_cache(packed, cache, positions):
     cluster, place = packed.shape[2], torch.arange(positions, device=packed.device)
     for into, layer in zip(packed, cache.layers):
         for which, states in enumerate((layer.keys, layer.values)):
-            into[:, place % cluster, which, place // cluster] = states[0].to(into.dtype)
+            into[:, place % cluster, which, place // cluster] = states[0, :, :positions].to(
+                into.dtype
+            )
 
 
 # ---- compiling and launching
