@@ -90,7 +90,7 @@ def profile(workload=SHORT):
     return _on_a_gpu(_profiled, "Profiling the one kernel", workload=workload)
 
 
-def identity(rows=1000, new_tokens=32, longest=500, model_name="gpt2"):
+def identity(rows=1000, new_tokens=32, longest=500, model_name="gpt2", seconds=120):
     """Compare the tokens of drawn prompts with those of float32 arithmetic, and let half of them stop early.
 
     Each token is compared with the most likely one behind the same text, by ``exact_logits``: if all are equal,
@@ -102,9 +102,10 @@ def identity(rows=1000, new_tokens=32, longest=500, model_name="gpt2"):
         new_tokens: of each, at most.
         longest: tokens of the longest prompt; the lengths are drawn, from 1 on.
         model_name: for ``load_model``.
+        seconds: how long it may take; what is compared by then counts.
 
     Returns:
-        A dict: ``prompts``, ``prompt_tokens`` (from and to), ``new_tokens``, ``equal`` (prompts whose tokens are
+        A dict: ``prompts`` (how many were compared), ``prompt_tokens`` (from and to), ``new_tokens``, ``equal`` (prompts whose tokens are
         all equal), ``early_stops`` and ``right_stops``, ``smallest_gap`` (between the two largest logits, of all
         tokens), and ``departures``: for each prompt that departs where, by which gap, and ``noise``, how far
         two orders of summation of the reference are apart there.
@@ -113,8 +114,15 @@ def identity(rows=1000, new_tokens=32, longest=500, model_name="gpt2"):
         NeedsGpu: there is no CUDA GPU.
         MeasurementError: the kernel cannot run here.
     """
-    given = {"rows": rows, "new_tokens": new_tokens, "longest": longest, "model_name": model_name}
-    return _on_a_gpu(_compared, "Comparing tokens with float32", **given)
+    return _on_a_gpu(
+        _compared,
+        "Comparing tokens with float32",
+        rows=rows,
+        new_tokens=new_tokens,
+        longest=longest,
+        model_name=model_name,
+        seconds=seconds,
+    )
 
 
 def sanitized(seconds=25):
@@ -274,9 +282,10 @@ def _kernel_us(run):
 
 
 @torch.no_grad()
-def _compared(report, rows, new_tokens, longest, model_name):
+def _compared(report, rows, new_tokens, longest, model_name, seconds):
     model = _model(Workload(model_name, 1, 1, new_tokens, dtype="bfloat16"))
     exact, size = copy.deepcopy(model).float(), vocabulary_size(model)
+    until = time.monotonic() + seconds
     equal, stops, right_stops, gaps, departures, lengths = 0, 0, 0, [], [], []
     for seed in range(rows):
         generator = torch.Generator().manual_seed(seed)
@@ -314,8 +323,10 @@ def _compared(report, rows, new_tokens, longest, model_name):
             stops += 1
             right_stops += torch.equal(found, tokens[:, : prompt + end + 1])
         report(seed + 1, rows)
+        if time.monotonic() > until:
+            break
     return {
-        "prompts": rows,
+        "prompts": len(lengths),
         "prompt_tokens": f"{min(lengths)} to {max(lengths)}",
         "new_tokens": new_tokens,
         "equal": equal,
@@ -352,6 +363,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m decoding.measuring.one_kernel")
     parser.add_argument("--out", default=".", help="the folder to write them to")
     parser.add_argument("--only", nargs="*", default=list(finds), choices=list(finds))
+    parser.add_argument("--seconds", type=float, help="how long identity may take")
     parser.add_argument("--short", action="store_true", help="what the checker runs")
     given = parser.parse_args(arguments)
     if given.short:
@@ -359,7 +371,8 @@ def main(arguments=None):
     for name in [] if given.short else given.only:
         began = time.perf_counter()
         try:
-            found = finds[name]()
+            limited = name == "identity" and given.seconds
+            found = finds[name](**({"seconds": given.seconds} if limited else {}))
         except MeasurementError as error:
             print(f"{name}: {error}", flush=True)
             continue
