@@ -9,7 +9,8 @@ import torch
 from models import prompt, tiny
 from transformers import GPT2Config
 
-from decoding import RUNGS, generate, load_model, one_kernel
+from decoding import RUNGS, Workload, generate, load_model, one_kernel, ranges, release
+from decoding.loops import one_kernel as loop
 from decoding.measuring import NeedsGpu
 from decoding.measuring import one_kernel as measured
 from decoding.measuring.fingerprint import fingerprint
@@ -200,6 +201,90 @@ class TestRefusals:
 
     def test_it_has_no_options(self):
         assert not RUNGS["one_kernel"].options
+
+
+class StandIn:
+    """What the loop and its measurement ask of a ``OneKernel``, computed by transformers at the launch."""
+
+    def __init__(self, model, **macros):
+        self.exact = copy.deepcopy(model).float()
+        self.cycles = torch.zeros(32, len(one_kernel.PHASES), dtype=torch.int64)
+
+    def begin(self, input_ids, token, cache):
+        assert (
+            isinstance(cache, one_kernel.RoundedCache)
+            and cache.get_seq_length() == input_ids.shape[1]
+        )
+        self.input_ids, self.token = input_ids, token
+
+    def launch(self, most, eos):
+        self.tokens = measured.decode_exactly(self.exact, self.input_ids, most, eos.tolist())
+        assert self.tokens[0, self.input_ids.shape[1]] == self.token
+        self.cycles += torch.arange(1, len(one_kernel.PHASES) + 1)
+
+    def goes_on(self, generated):
+        return self.input_ids.shape[1] + generated < self.tokens.shape[1]
+
+    def result(self, generated):
+        return self.tokens[:, : self.input_ids.shape[1] + generated].clone()
+
+
+class TestOnAStandIn:
+    """The loop and its measurement, with transformers in the place of the kernel."""
+
+    @pytest.fixture(autouse=True)
+    def stand_in(self, model, monkeypatch):
+        for module in (loop, measured):
+            monkeypatch.setattr(module, "why_not", lambda model, batch_size: None)
+        monkeypatch.setattr(loop, "one_kernel", lambda prepared, model: StandIn(model))
+        monkeypatch.setattr(measured, "OneKernel", StandIn)
+        monkeypatch.setattr(measured, "load", lambda workload: model)
+        yield
+        release()
+
+    def test_the_loop_tells_every_token(self, model):
+        input_ids = prompt(1, 7, vocabulary=VOCABULARY)
+        told = []
+        with ranges.observe(lambda name, step: told.append((name == "stop_check", step))):
+            found = generate(model, input_ids, rung="one_kernel", max_new_tokens=5)
+        with torch.no_grad():
+            exact = copy.deepcopy(model).float()
+            assert torch.equal(found, measured.decode_exactly(exact, input_ids, 5, None))
+        assert told == [(check, step) for step in range(5) for check in (False, True)]
+
+    def test_the_steps(self):
+        workload = Workload("gpt2", 1, 7, 6, repeats=2)
+        beside = {"device loop": {"rung": "kv_cache"}}
+        found = measured._timed(lambda *_: None, workload, beside)["results"]
+        assert list(found) == ["device loop", *one_kernel.VARIANTS]
+        assert all(found[name]["exact"] == 6 for name in one_kernel.VARIANTS)
+        assert all(one["per_token_ms"]["median"] > 0 for one in found.values())
+
+    def test_the_phases_add_up(self, monkeypatch):
+        monkeypatch.setattr(measured, "_kernel_us", lambda run: run() is not None and 100.0)
+        found = measured._profiled(lambda *_: None, Workload("gpt2", 1, 7, 6))
+        assert list(found["phases"]) == list(one_kernel.PHASES)
+        assert sum(found["phases"].values()) == pytest.approx(100, rel=0.01)
+        assert found["spread"]["embed"][0] == found["phases"]["embed"]
+
+    def test_all_tokens_are_equal(self):
+        found = measured._compared(lambda *_: None, 6, 4, 20, "gpt2", 60)
+        assert (found["prompts"], found["equal"], found["departures"]) == (6, 6, [])
+        assert (found["early_stops"], found["right_stops"]) == (3, 3)
+        assert found["smallest_gap"] > 0
+
+    def test_a_departure_is_found(self, monkeypatch):
+        right = measured.generate
+
+        def wrong(model, input_ids, **options):
+            tokens = right(model, input_ids, **options)
+            tokens[0, -1] = (tokens[0, -1] + 1) % VOCABULARY
+            return tokens
+
+        monkeypatch.setattr(measured, "generate", wrong)
+        found = measured._compared(lambda *_: None, 1, 4, 20, "gpt2", 60)
+        (one,) = found["departures"]
+        assert found["equal"] == 0 and one["new_token"] == 3 and one["gap"] > 2 * one["noise"]
 
 
 class TestMeasuring:
