@@ -64,6 +64,7 @@ def test_the_ladder_is_in_order():
         "captured_graph",
         "device_loop",
         "fused_step",
+        "one_kernel",
     ]
 
 

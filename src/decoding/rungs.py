@@ -14,6 +14,7 @@ from .loops import (
     fused_step,
     kv_cache,
     naive,
+    one_kernel,
     static_cache,
     two_streams,
 )
@@ -73,6 +74,7 @@ RUNGS = MappingProxyType(
             ),
             Rung("device_loop", "device loop", device_loop.decode, needs_static_cache=True),
             Rung("fused_step", "fused step", fused_step.decode, needs_static_cache=True),
+            Rung("one_kernel", "one kernel", one_kernel.decode),
         )
     }
 )

@@ -16,6 +16,7 @@ COLOURS = MappingProxyType(
         "captured_graph": "#77771E",
         "device_loop": "#1A869E",
         "fused_step": "#7A5230",
+        "one_kernel": "#B8336A",
     }
 )
 LABELS = MappingProxyType(
@@ -30,6 +31,7 @@ LABELS = MappingProxyType(
         "captured_graph": "captured graph",
         "device_loop": "device loop",
         "fused_step": "fused step",
+        "one_kernel": "one kernel",
     }
 )
 

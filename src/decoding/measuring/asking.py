@@ -98,7 +98,9 @@ def ends(workload=BATCH, late=LATE, every=EVERY, at=ENDS):
 
 
 def _ends(report, workload, asked, at):
-    torch.backends.cuda.enable_cudnn_sdp(False)  # with it a run may choose other tokens than the last
+    torch.backends.cuda.enable_cudnn_sdp(
+        False
+    )  # with it a run may choose other tokens than the last
     model = load(workload)
     on_gpu = model.device.type == "cuda"
     step = Step(model, workload, mode="reduce-overhead") if on_gpu else None
@@ -204,7 +206,9 @@ def transformers_gate(workload=SINGLE, kinds=(None, "static")):
 
 
 def _gate(report, workload, kinds):
-    torch.backends.cuda.enable_cudnn_sdp(False)  # its plans for every length take longer than all else
+    torch.backends.cuda.enable_cudnn_sdp(
+        False
+    )  # its plans for every length take longer than all else
     model = load(workload)
     runs = {}
     for cache in kinds:

@@ -28,6 +28,7 @@ APART = {
     "hostless",
     "limits",
     "odd_vocabulary",
+    "one_kernel",
     "real_text",
     "safeguards",
     "sampling",
@@ -65,6 +66,7 @@ def fingerprint(rungs, cells=(), folder=FOLDER):
         if field != LABEL
     ]
     parts += [canonical(tree_of_cell(cell)) for cell in cells]
+    parts += [_without_layout(_text(path)) for path in _cuda_sources(folder, set(rungs))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -131,6 +133,16 @@ def _imported_by(tree):
     found = {alias.name for node in nodes for alias in node.names}
     found |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
     return {name.rpartition(".")[2] for name in found}
+
+
+def _cuda_sources(folder, named):
+    """Return the files in CUDA that belong to named modules, in order: ``one_kernel.cu`` to ``one_kernel``."""
+    return sorted(path for name in APART & named for path in folder.glob(f"{name}*.cu*"))
+
+
+def _without_layout(source):
+    """Return a source in CUDA without comments and white space."""
+    return re.sub(r"//.*|\s", "", source)
 
 
 def _text(path):

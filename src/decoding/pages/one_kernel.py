@@ -1,8 +1,6 @@
 """What chapter 14 shows: the fused step's race, the one kernel's ladder, its phases, and parts of its source."""
 
-import hashlib
 import json
-import re
 from dataclasses import asdict
 from math import nan
 from pathlib import Path
@@ -46,8 +44,6 @@ def race(chapter):
 def evidence(chapter, find):
     """Return what ``find()`` finds of the one kernel, kept as a record; without a GPU, the book's.
 
-    As ``Chapter.evidence``, for code that is not Python: the record also depends on the kernel's source.
-
     Args:
         chapter: the ``Chapter`` that keeps it.
         find: a function of ``measuring.one_kernel``, without arguments; returns what JSON can hold.
@@ -59,21 +55,14 @@ def evidence(chapter, find):
     file = f"one_kernel_{find.__name__}.json"
     if not chapter.on_gpu:
         return chapter.shelf.of_the_book(file)["found"]
-    code = hash_of_source()
     try:
         return chapter.shelf.recent_or(
-            file, ["one_kernel"], lambda: {"machine": machine(), "found": find()}, code
+            file, ["one_kernel"], lambda: {"machine": machine(), "found": find()}
         )["found"]
     except NotRecorded:
         raise
     except MeasurementError as error:
         raise NotMeasured(str(error)) from error
-
-
-def hash_of_source():
-    """Return a short hash of the one kernel's source, blind to comments and layout."""
-    code = "\n".join(re.sub(r"//.*|\s", "", _text(name)) for name in FILES)
-    return hashlib.sha256(code.encode()).hexdigest()[:16]
 
 
 def part(words):
