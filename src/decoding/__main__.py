@@ -52,6 +52,10 @@ def main(arguments=None):
     _add_race(commands)
     for name, what in NOTEBOOK_COMMANDS.items():
         _add_notebook_command(commands.add_parser(name, help=what), name)
+    checking = commands.add_parser(
+        "check-records", help="say whether the records of a card can join the book's"
+    )
+    checking.add_argument("records", metavar="FOLDER", help="book/records/<gpu>")
     _speak_what_the_terminal_can()
     chosen = parser.parse_args(arguments)
     if chosen.command in ("measure", "race"):
@@ -236,6 +240,10 @@ def _say(text):
 def _with_notebooks(chosen):
     from .pages import execute
 
+    if chosen.command == "check-records":
+        from .pages import contributed
+
+        return contributed.check_records(chosen.records)
     folder = chosen.folder
     if chosen.command == "record":
         return execute.record_notebooks(folder, chosen.notebooks, chosen.reuse_days)
