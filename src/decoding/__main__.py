@@ -5,6 +5,8 @@ import json
 import sys
 from pathlib import Path
 
+import torch
+
 from .rungs import RUNGS, find_rung
 
 SIZES = ("model", "batch_size", "prompt_tokens", "new_tokens", "dtype", "device", "repeats")
@@ -142,6 +144,7 @@ def _measured(chosen, command):
         options = _options(chosen, [name for name, _ in asked])
         if chosen.json:
             _try_to_write(Path(chosen.json))
+        _warn_of_shortage(workload)
         return command(chosen, workload, asked, options)
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         sys.exit(f"error: {error}")
@@ -180,6 +183,19 @@ def _options(chosen, rungs):
             takers = ", ".join(name for name, rung in RUNGS.items() if key in rung.options)
             raise ValueError(f"No chosen rung takes --{key.replace('_', '-')}; these do: {takers}.")
     return taken
+
+
+def _warn_of_shortage(workload):
+    """Say beforehand where a small GPU has too little memory for some of the rungs."""
+    from .measuring.fits import shortage
+    from .measuring.machine import MIB
+    from .models import resolve_device
+
+    device = resolve_device(workload.device)
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory // MIB
+        if said := shortage(workload, memory):
+            print(said, file=sys.stderr)
 
 
 def _try_to_write(path):

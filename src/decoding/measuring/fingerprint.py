@@ -21,6 +21,7 @@ APART = {
     "bandwidth",
     "captured",
     "endings",
+    "fits",
     "fused",
     "fused_kernels",
     "fused_step",
