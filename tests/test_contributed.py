@@ -134,6 +134,11 @@ def test_a_part_that_is_missing(folder):
     assert contributed.examine(folder)[0] == [f"{file.name}: it has no memory, tokens_sha256."]
 
 
+def test_a_second_machine_with_the_same_card_has_a_name_of_its_own(folder):
+    folder = folder.rename(folder.with_name(f"{CARD}-mine"))
+    assert contributed.examine(folder)[0] == []
+
+
 def test_an_empty_folder_and_none(tmp_path):
     assert "holds no records" in contributed.examine(tmp_path)[0][0]
     assert "is no folder" in contributed.examine(tmp_path / "none")[0][0]

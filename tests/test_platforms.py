@@ -1,6 +1,7 @@
 """Windows, macOS and machines without a compiler: what does not work there says so in one sentence."""
 
 import importlib.util
+import os
 import platform
 import sys
 
@@ -8,7 +9,10 @@ import pytest
 import torch
 
 from decoding import fused_step, generate, load_model, while_graph
+from decoding.__main__ import main
 from decoding.checks import why_not_compiled
+from decoding.measuring import MeasurementError
+from decoding.pages import Chapter
 
 
 @pytest.fixture
@@ -70,6 +74,17 @@ def test_without_cudas_bindings_or_runtime_the_device_loop_says_what_to_install(
     )
     with pytest.raises(RuntimeError, match="pip install nvidia-cuda-runtime.*'captured_graph'"):
         while_graph._device_runtime()
+
+
+@pytest.mark.parametrize("command", ["measure naive", "race naive", "run", "record"])
+def test_where_no_process_can_be_forked_nothing_is_measured(command, monkeypatch):
+    monkeypatch.delattr(os, "fork")
+    monkeypatch.setattr(platform, "system", lambda: "Windows")
+    with pytest.raises(SystemExit, match="which Windows does not have.*WSL 2") as ended:
+        main(command.split())
+    assert one_sentence(str(ended.value))
+    with pytest.raises(MeasurementError, match="WSL 2"):
+        Chapter("01")
 
 
 def test_an_old_driver_is_named():

@@ -137,7 +137,10 @@ def _add_notebook_command(parser, name):
 
 def _measured(chosen, command):
     """Run a command that measures; what is wrong is one sentence, before anything is measured."""
+    from .measuring.fits import check_system
+
     try:
+        check_system()
         workload = _workload(chosen)
         asked = [(name, True) for name in chosen.rungs]
         asked += [(name, False) for name in chosen.no_check]
@@ -183,6 +186,15 @@ def _options(chosen, rungs):
             takers = ", ".join(name for name, rung in RUNGS.items() if key in rung.options)
             raise ValueError(f"No chosen rung takes --{key.replace('_', '-')}; these do: {takers}.")
     return taken
+
+
+def _check_system():
+    from .measuring.fits import check_system
+
+    try:
+        check_system()
+    except RuntimeError as error:
+        sys.exit(f"error: {error}")
 
 
 def _warn_of_shortage(workload):
@@ -261,6 +273,8 @@ def _with_notebooks(chosen):
 
         return contributed.check_records(chosen.records)
     folder = chosen.folder
+    if chosen.command in ("record", "run"):
+        _check_system()
     if chosen.command == "record":
         return execute.record_notebooks(folder, chosen.notebooks, chosen.reuse_days)
     if chosen.command == "redraw":

@@ -1,4 +1,7 @@
-"""Whether a workload fits a GPU, from its shapes alone: told before anything is measured."""
+"""What is told before anything is measured: whether a system can, and whether a workload fits a GPU, from its shapes."""
+
+import os
+import platform
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -6,12 +9,26 @@ from transformers import AutoModelForCausalLM
 from decoding.allocator import MIB, replay
 from decoding.models import _configuration
 
+from .errors import MeasurementError
 from .sizes import sizes_of
 
 SMALL_MIB = 16_000  # of a GPU with more, nothing is foretold: what the book measures fits
 RESERVE_MIB = (
     1024  # left for CUDA itself and for the libraries' workspaces: an allowance, not measured
 )
+
+
+def check_system():
+    """Refuse to measure where no process can be forked.
+
+    Raises:
+        MeasurementError: this system cannot.
+    """
+    if not hasattr(os, "fork"):
+        raise MeasurementError(
+            f"Each measurement runs in a forked process, which {platform.system()} does not have: use Linux, on Windows "
+            "within WSL 2; generate runs here as it is."
+        )
 
 
 def needed_mib(workload):

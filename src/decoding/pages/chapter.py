@@ -17,7 +17,7 @@ from decoding import RUNGS, generate, load_model, measuring
 from decoding.drawing.words import Words
 from decoding.measuring import MeasurementError, NeedsGpu, NotMeasured, NotRecorded, Record
 from decoding.measuring.fingerprint import fingerprint
-from decoding.measuring.fits import shortage
+from decoding.measuring.fits import check_system, shortage
 from decoding.measuring.machine import machine
 from decoding.measuring.records import file_name, slug
 from decoding.measuring.snapshots import events_from_snapshot, load_events, save_events, segments_of
@@ -56,6 +56,8 @@ class Chapter:
     def __init__(self, name, sitting=None):
         self.name = name
         self.shelf = Shelf(sitting)
+        if not self.shelf.redrawing:
+            check_system()
         self.machine = self.shelf.machine
         self.on_gpu = self.machine["device"] == "cuda"
         dtype = BOOK_DTYPE if self.shelf.redrawing else None

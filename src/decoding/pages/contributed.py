@@ -119,7 +119,9 @@ def _faults_of_machine(machine, folder):
             yield f"machine.{key} is {machine.get(key)!r}, which is no hash of {digits} digits"
     if not {"code", "common_code"} & machine.keys():
         yield "machine.code is missing: nobody knows by which code it was made"
-    if isinstance(machine.get("gpu"), str) and slug(machine["gpu"]) != folder.resolve().name:
+    if isinstance(machine.get("gpu"), str) and not folder.resolve().name.startswith(
+        slug(machine["gpu"])
+    ):
         yield f"it is of {machine['gpu']}, whose records go to a folder {slug(machine['gpu'])}"
     try:
         date = datetime.fromisoformat(str(machine.get("date")).replace("Z", "+00:00"))
