@@ -13,6 +13,7 @@ import yaml
 from decoding.measuring.fingerprint import tree_of_cell
 from decoding.pages import stamp
 from decoding.pages.copies import set_up, without_solutions
+from decoding.pages.elsewhere import needs_of
 from decoding.pages.inline import asked_in, stored_in
 from decoding.pages.kept import stopped_cells
 from decoding.pages.kernel import execute
@@ -97,7 +98,7 @@ class TestAsCommitted:
     def test_its_address_is_that_of_the_configuration(self, path, notebook):
         settings = yaml.safe_load((FOLDER.parent / "_config.yml").read_text(encoding="utf-8"))
         as_it_should_be = read(path)
-        set_up(as_it_should_be, settings["repository"]["url"])
+        set_up(as_it_should_be, settings["repository"]["url"], needs_of(path))
         assert as_it_should_be == notebook, "run `make address`"
 
     def test_code_that_the_book_folds_is_folded_in_jupyter_too(self, notebook):

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from contextlib import redirect_stdout
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import nbformat
 import pytest
@@ -351,6 +351,82 @@ class TestRecording:
         monkeypatch.setattr(execute, "machine", lambda: {"device": "cpu"})
         with pytest.raises(SystemExit, match="needs a CUDA GPU"):
             execute.record_notebooks(tmp_path)
+
+    @pytest.fixture
+    def here(self, monkeypatch):
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        machine = MACHINE | {"date": now}
+        monkeypatch.setattr(execute, "machine", lambda: machine)
+        return machine
+
+    @pytest.fixture
+    def recorded(self, tmp_path, here, monkeypatch):
+        """The names of notebooks that are recorded, as they are; three notebooks stand in ``tmp_path``."""
+        for name in ("01_one", "02_two", "scoreboard"):
+            notebook_at(tmp_path / f"{name}.ipynb", "print(1)")
+        names, whole = [], execute.record
+        monkeypatch.setattr(execute, "execute", lambda *_: Ran([], {}))
+
+        def record(path, *args, **sitting):
+            names.append(path.stem)
+            if path.stem == self.interrupted:
+                raise KeyboardInterrupt
+            whole(path, *args, **sitting)
+
+        monkeypatch.setattr(execute, "record", record)
+        self.interrupted = None
+        return names
+
+    def test_after_an_interruption_it_goes_on_where_it_ended(self, recorded, tmp_path):
+        self.interrupted = "02_two"
+        assert execute.record_notebooks(tmp_path) == 130
+        self.interrupted = None
+        recorded.clear()
+        assert execute.record_notebooks(tmp_path) == 0
+        assert recorded == ["02_two", "scoreboard"]
+        assert execute.record_notebooks(tmp_path, ["01"]) == 0
+        assert recorded[-1] == "01_one", "who names a page wants it recorded"
+
+    @pytest.mark.parametrize("reason", ["edited", "old", "another driver", "drawn again"])
+    def test_what_is_not_as_a_run_just_left_it_is_recorded_again(self, reason, recorded, tmp_path):
+        execute.record_notebooks(tmp_path)
+        path = tmp_path / "02_two.ipynb"
+        notebook = nbformat.read(path, as_version=4)
+        if reason == "edited":
+            notebook.cells[0].source = "print(2)"
+        facts = {"old": ("date", "2026-01-01T00:00:00Z"), "another driver": ("driver", "0")}
+        if reason in facts:
+            key, value = facts[reason]
+            notebook.metadata["recorded"][key] = value
+        if reason == "drawn again":
+            notebook.metadata["recorded"]["redrawn"] = "2026-11-27"
+        nbformat.write(notebook, path)
+        recorded.clear()
+        execute.record_notebooks(tmp_path)
+        assert recorded == ["02_two"]
+
+    def test_an_old_page_is_left_where_old_records_may_be_read(self, recorded, here, tmp_path):
+        here["date"] = (datetime.now(UTC) - timedelta(days=3)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        execute.record_notebooks(tmp_path)
+        recorded.clear()
+        execute.record_notebooks(tmp_path, reuse_days=7)
+        assert recorded == []
+        execute.record_notebooks(tmp_path)
+        assert len(recorded) == 3
+
+    def test_it_says_beforehand_how_long_it_takes(self, recorded, tmp_path, capsys):
+        execute.record_notebooks(tmp_path, ["02"])
+        path = tmp_path / "01_one.ipynb"
+        notebook = stamped(nbformat.read(path, as_version=4))
+        notebook.metadata["recorded"]["seconds"] = 95
+        nbformat.write(notebook, path)
+        capsys.readouterr()
+        execute.record_notebooks(tmp_path)
+        said = capsys.readouterr().err.splitlines()
+        assert said[0] == (
+            "2 notebooks to record; the last time 01: 95 s; 95 s in all; not known how long: scoreboard; "
+            "recorded lately and fresh, so left: 02_two."
+        )
 
     def test_a_name_that_fits_no_notebook(self, tmp_path):
         notebook_at(tmp_path / "01_naive.ipynb", "1")

@@ -7,7 +7,7 @@ import nbformat
 from docutils import nodes
 
 import decoding
-from decoding.pages import masthead, stamp
+from decoding.pages import elsewhere, masthead, stamp
 
 
 class Masthead(nodes.General, nodes.Element):
@@ -33,18 +33,22 @@ def add_masthead(app, doctree):
     pages = [page.stem for page in sorted(path.parent.glob("[0-9][0-9]_*.ipynb"))]
     html = masthead.masthead(path.stem, pages, folder, notebook.metadata.get("sentence", ""))
     state, _ = stamp.examine(notebook)
-    node = Masthead("", html=_with_provenance(html, recorded, state, masthead.limit_line(folder)))
+    line = _with_provenance(
+        html, recorded, state, masthead.limit_line(folder), elsewhere.needs_of(path)
+    )
+    node = Masthead("", html=line)
     title = next(doctree.findall(nodes.title))
     title.parent.insert(title.parent.index(title) + 1, node)
 
 
-def _with_provenance(html, recorded, state, limit):
-    """The masthead with a line on what and when its numbers were recorded: quiet if all is well."""
+def _with_provenance(html, recorded, state, limit, needs):
+    """The masthead with lines on what and when its numbers were recorded, quiet if all is well, and on what it needs."""
     words, kind = escape(" ".join([stamp.line(recorded, state), limit]).strip()), f"ttb-{state}"
     line = f'<p class="ttb-recorded {kind}">{words}</p>'
     if state == "fresh":
         brief = f"<summary>{escape(stamp.brief(recorded))}</summary><p>{words}</p>"
         line = f'<details class="ttb-recorded {kind}">{brief}</details>'
+    line += f'<p class="ttb-needs">{escape(needs)}</p>' if needs else ""
     return f"{html.removesuffix('</div>')}{line}</div>" if html else line
 
 

@@ -5,6 +5,8 @@ import json
 import sys
 from pathlib import Path
 
+import torch
+
 from .rungs import RUNGS, find_rung
 
 SIZES = ("model", "batch_size", "prompt_tokens", "new_tokens", "dtype", "device", "repeats")
@@ -52,6 +54,10 @@ def main(arguments=None):
     _add_race(commands)
     for name, what in NOTEBOOK_COMMANDS.items():
         _add_notebook_command(commands.add_parser(name, help=what), name)
+    checking = commands.add_parser(
+        "check-records", help="say whether the records of a card can join the book's"
+    )
+    checking.add_argument("records", metavar="FOLDER", help="book/records/<gpu>")
     _speak_what_the_terminal_can()
     chosen = parser.parse_args(arguments)
     if chosen.command in ("measure", "race"):
@@ -131,13 +137,17 @@ def _add_notebook_command(parser, name):
 
 def _measured(chosen, command):
     """Run a command that measures; what is wrong is one sentence, before anything is measured."""
+    from .measuring.fits import check_system
+
     try:
+        check_system()
         workload = _workload(chosen)
         asked = [(name, True) for name in chosen.rungs]
         asked += [(name, False) for name in chosen.no_check]
         options = _options(chosen, [name for name, _ in asked])
         if chosen.json:
             _try_to_write(Path(chosen.json))
+        _warn_of_shortage(workload)
         return command(chosen, workload, asked, options)
     except (ValueError, TypeError, RuntimeError, OSError) as error:
         sys.exit(f"error: {error}")
@@ -176,6 +186,28 @@ def _options(chosen, rungs):
             takers = ", ".join(name for name, rung in RUNGS.items() if key in rung.options)
             raise ValueError(f"No chosen rung takes --{key.replace('_', '-')}; these do: {takers}.")
     return taken
+
+
+def _check_system():
+    from .measuring.fits import check_system
+
+    try:
+        check_system()
+    except RuntimeError as error:
+        sys.exit(f"error: {error}")
+
+
+def _warn_of_shortage(workload):
+    """Say beforehand where a small GPU has too little memory for some of the rungs."""
+    from .measuring.fits import shortage
+    from .measuring.machine import MIB
+    from .models import resolve_device
+
+    device = resolve_device(workload.device)
+    if device.type == "cuda":
+        memory = torch.cuda.get_device_properties(device).total_memory // MIB
+        if said := shortage(workload, memory):
+            print(said, file=sys.stderr)
 
 
 def _try_to_write(path):
@@ -236,7 +268,13 @@ def _say(text):
 def _with_notebooks(chosen):
     from .pages import execute
 
+    if chosen.command == "check-records":
+        from .pages import contributed
+
+        return contributed.check_records(chosen.records)
     folder = chosen.folder
+    if chosen.command in ("record", "run"):
+        _check_system()
     if chosen.command == "record":
         return execute.record_notebooks(folder, chosen.notebooks, chosen.reuse_days)
     if chosen.command == "redraw":

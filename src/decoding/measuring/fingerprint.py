@@ -22,6 +22,7 @@ APART = {
     "captured",
     "endings",
     "engines",
+    "fits",
     "fused",
     "fused_kernels",
     "fused_step",

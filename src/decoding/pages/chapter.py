@@ -17,6 +17,7 @@ from decoding import RUNGS, generate, load_model, measuring
 from decoding.drawing.words import Words
 from decoding.measuring import MeasurementError, NeedsGpu, NotMeasured, NotRecorded, Record
 from decoding.measuring.fingerprint import fingerprint
+from decoding.measuring.fits import check_system, shortage
 from decoding.measuring.machine import machine
 from decoding.measuring.records import file_name, slug
 from decoding.measuring.snapshots import events_from_snapshot, load_events, save_events, segments_of
@@ -55,6 +56,8 @@ class Chapter:
     def __init__(self, name, sitting=None):
         self.name = name
         self.shelf = Shelf(sitting)
+        if not self.shelf.redrawing:
+            check_system()
         self.machine = self.shelf.machine
         self.on_gpu = self.machine["device"] == "cuda"
         dtype = BOOK_DTYPE if self.shelf.redrawing else None
@@ -63,8 +66,10 @@ class Chapter:
         if shell := get_ipython():
             shell.set_custom_exc((MeasurementError,), _one_sentence)
         self.gpu = Words(self.machine["gpu"] or "this CPU")
+        if self.on_gpu and (said := shortage(self.batched, self.machine["gpu_memory_mib"])):
+            tell(f"*{said}*")
         if not self.on_gpu:
-            _tell(
+            tell(
                 "**Running small.** PyTorch sees no CUDA GPU here, so this notebook decodes a few tokens "
                 "with a tiny model on the CPU. Every cell works, but times and shapes of curves mean "
                 "nothing here: the rendered book shows what a GPU gives."
@@ -115,7 +120,7 @@ class Chapter:
             what = (rung, RUNGS[rung].label, variant, asdict(workload), self.machine)
             record = Record.failed(*what, str(error))
         if record.error:
-            _tell(f"*Not measured: {record.name} at batch {record.batch}: {record.error}*")
+            tell(f"*Not measured: {record.name} at batch {record.batch}: {record.error}*")
         return record
 
     def ladder_entries(self, workload):
@@ -143,8 +148,8 @@ class Chapter:
         except NotRecorded:
             raise
         except MeasurementError as error:
-            _tell(f"*Not measured: {error}*")
-            return _failed_race(entrants, workload, self.machine, str(error))
+            tell(f"*Not measured: {error}*")
+            return failed_race(entrants, workload, self.machine, str(error))
         return found
 
     def watch(self, workload, entrants=None, name="watch", **arguments):
@@ -172,8 +177,8 @@ class Chapter:
         except NotRecorded:
             raise
         except MeasurementError as error:
-            _tell(f"*Not measured: {error}*")
-            return _failed_race(ran, workload, self.machine, str(error))
+            tell(f"*Not measured: {error}*")
+            return failed_race(ran, workload, self.machine, str(error))
 
     def trace(self, name, entrants, workload=None, *, first_token=64, tokens=4):
         """Return a ``Timeline`` of a few tokens for each label; without a GPU, those of the book.
@@ -244,7 +249,7 @@ class Chapter:
     def _on_a_gpu(self, file, rungs, measured, asked):
         """A recent record or a new one; without a GPU the book's, and the page says so."""
         if not self.on_gpu:
-            _tell("*No GPU here: what follows is the book's recording.*")
+            tell("*No GPU here: what follows is the book's recording.*")
             return self.shelf.of_the_book(file)
         try:
             return self.shelf.recent_or(file, rungs, measured, asked)
@@ -277,7 +282,7 @@ class Chapter:
                 assert torch.equal(found, reference), f"{rung} chose other tokens (eos={end})"
 
 
-def _tell(text):
+def tell(text):
     display(Markdown(text))
 
 
@@ -291,7 +296,7 @@ def _asked(entrants, workload, arguments):
     return json.dumps([entrants, asdict(workload), arguments], sort_keys=True)
 
 
-def _failed_race(entrants, workload, machine, reason):
+def failed_race(entrants, workload, machine, reason):
     """The result of a race that did not finish: a failed record for every entrant."""
     failed = {
         label: Record.failed(entrant["rung"], label, None, asdict(workload), machine, reason)

@@ -7,6 +7,7 @@ import yaml
 from nbconvert.preprocessors import ClearOutputPreprocessor, TagRemovePreprocessor
 from nbformat.v4 import new_code_cell
 
+from .elsewhere import needs_of
 from .files import notebooks, write
 from .inline import KEY
 from .stamp import SETUP
@@ -55,16 +56,23 @@ def write_address(folder="notebooks", configuration="_config.yml"):
     settings = yaml.safe_load(Path(configuration).read_text(encoding="utf-8"))
     for path in notebooks(folder):
         notebook = nbformat.read(path, as_version=4)
-        set_up(notebook, settings["repository"]["url"])
+        set_up(notebook, settings["repository"]["url"], needs_of(path))
         write(notebook, path)
     return 0
 
 
-def set_up(notebook, address):
-    """Put a cell that installs the package at the head of ``notebook``; without an address take it away."""
+def set_up(notebook, address, needs=""):
+    """Put a cell that installs the package at the head of ``notebook``; without an address take it away.
+
+    Args:
+        notebook: changed in place.
+        address: of the repository, or "".
+        needs: what the notebook needs, a line; it stands below.
+    """
     cells = [cell for cell in notebook.cells if SETUP not in cell.metadata.get("tags", ())]
     if address:
         source = f'%pip install --quiet "decoding[pages] @ git+{address}"'
+        source += f"\n# {needs}" if needs else ""
         metadata = {"tags": list(SETUP_TAGS), "jupyter": {"source_hidden": True}}
         first = next(at for at, cell in enumerate(cells) if cell.cell_type == "code")
         cells.insert(first, new_code_cell(source, id=SETUP, metadata=metadata))

@@ -7,10 +7,12 @@ from math import nan
 from typing import NamedTuple
 
 from decoding.drawing.words import known
-from decoding.measuring import MeasurementError, endings
+from decoding.measuring import MeasurementError, NotRecorded, endings
 from decoding.measuring.comparing import change_of, ratio_of
 from decoding.measuring.endings import AT_ONCE, COMPILED, LLAMA, LOOPS, NEVER
 from decoding.measuring.fingerprint import fingerprint
+
+from .chapter import failed_race, tell
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 #: Loops by their step; when each asks is what the page's calculator calls it.
@@ -54,10 +56,21 @@ def race(chapter, batch_size=1, model=None, loops=tuple(LOOPS), rounds=5):
 
 
 def races(chapter, sizes=SIZES, **arguments):
-    """Return ``race`` for each batch size: batch size -> loop -> ``Record``; on a CPU for 1 and 2."""
-    return {
-        size: race(chapter, size, **arguments) for size in (sizes if chapter.on_gpu else (1, 2))
-    }
+    """Return ``race`` for each batch size: batch size -> loop -> ``Record``; on a CPU for 1 and 2.
+
+    If a race fails, for want of memory say, the page says so and goes on: its records' numbers are nan.
+    """
+    found = {}
+    for size in sizes if chapter.on_gpu else (1, 2):
+        try:
+            found[size] = race(chapter, size, **arguments)
+        except NotRecorded:
+            raise
+        except MeasurementError as error:
+            work = chapter.single.but(batch_size=size)
+            tell(f"*Not measured: the race at batch {size}: {error}*")
+            found[size] = failed_race(LOOPS, work, chapter.machine, str(error))["results"]
+    return found
 
 
 class Point(NamedTuple):

@@ -3,12 +3,14 @@
 import copy
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from math import nan
 from pathlib import Path
 
 import nbformat
 from nbformat.sign import NotebookNotary
 
+from decoding.drawing.words import counted, known, seconds
 from decoding.measuring.machine import machine
 from decoding.measuring.records import slug
 
@@ -18,7 +20,8 @@ from .copies import student_notebooks, write_address
 from .files import notebooks, write
 from .kept import EXCUSED, keep, show_instead, stopped_cells
 from .kernel import execute
-from .machines import BOOK_GPU, book_folder, machine_of
+from .machines import BOOK_GPU, SAME_MACHINE, book_folder, machine_of
+from .shelf import Sitting
 
 __all__ = [
     "FalsePage",
@@ -43,11 +46,13 @@ def record_notebooks(folder="notebooks", names=(), reuse_days=None):
     """Execute notebooks on this machine's GPU, in place, and stamp them.
 
     A notebook is written only after its last cell has run, so an interrupted or failed one stays
-    as it was.
+    as it was. One line says beforehand how many are to be recorded and how long they took last time.
 
     Args:
         folder: where the notebooks are.
-        names: beginnings of file names, such as "02"; none means all.
+        names: beginnings of file names, such as "02". None means all but those that a run on this kind
+            of machine has recorded within ``reuse_days`` and that are fresh: after an interruption
+            the work is taken up where it ended.
         reuse_days: how old a record may be that is read in place of measuring; default: six hours.
 
     Returns:
@@ -60,10 +65,49 @@ def record_notebooks(folder="notebooks", names=(), reuse_days=None):
     if here["device"] != "cuda":
         sys.exit("error: recording needs a CUDA GPU; `make run` runs copies small without one.")
     sitting = {"reuse_days": reuse_days} if reuse_days else {}
-    code = _each(notebooks(folder, names), "recorded", lambda path: record(path, here, **sitting))
+    paths = notebooks(folder, names)
+    done = [] if names else [path for path in paths if _is_done(path, here, **sitting)]
+    paths = [path for path in paths if path not in done]
+    print(_what_is_ahead(paths, done), file=sys.stderr)
+    code = _each(paths, "recorded", lambda path: record(path, here, **sitting))
     if slug(here["gpu"]) == BOOK_GPU and not names and code != INTERRUPTED:
         cover.write()
     return code
+
+
+def _is_done(path, here, reuse_days=Sitting.reuse_days.default_value):
+    """Whether a run on a machine like ``here`` has recorded the page lately, and nothing has changed since."""
+    notebook = nbformat.read(path, as_version=4)
+    recorded = notebook.metadata.get("recorded", {})
+    if "redrawn" in recorded or any(recorded.get(key) != here[key] for key in SAME_MACHINE):
+        return False
+    date = datetime.fromisoformat(recorded["date"].replace("Z", "+00:00"))
+    recently = datetime.now(UTC) - date < timedelta(days=reuse_days)
+    return recently and stamp.examine(notebook)[0] == "fresh"
+
+
+def _what_is_ahead(paths, done):
+    """Return one line: how many pages are to be recorded, and how long each of them took last time."""
+    took = {_short(path.stem): _seconds_of(path) for path in paths}
+    timed, untimed = filter(known, took.values()), [name for name in took if not known(took[name])]
+    parts = [f"{counted(len(paths), 'notebook')} to record"]
+    if len(untimed) < len(took):
+        each = ", ".join(f"{name}: {seconds(time)}" for name, time in took.items() if known(time))
+        parts.append(f"the last time {each}; {seconds(sum(timed))} in all")
+    if untimed:
+        parts.append(f"not known how long: {', '.join(untimed)}")
+    if done:
+        parts.append(f"recorded lately and fresh, so left: {', '.join(path.stem for path in done)}")
+    return "; ".join(parts) + "."
+
+
+def _short(name):
+    return name.partition("_")[0] if name[0].isdigit() else name
+
+
+def _seconds_of(path):
+    recorded = nbformat.read(path, as_version=4).metadata.get("recorded") or {}
+    return recorded.get("seconds", nan)
 
 
 def redraw_notebooks(folder="notebooks", names=(), records=None):
