@@ -151,4 +151,4 @@ def test_old_code_is_said_and_is_no_fault(folder):
     faults, notes = contributed.examine(folder)
     assert faults == []
     (note,) = (note for note in notes if note.startswith(NAMES["naive"]))
-    assert "(0000000000000000) is not this one's" in note
+    assert "it is of other code (0000000000000000)" in note

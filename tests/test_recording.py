@@ -683,6 +683,24 @@ class TestChapter:
         assert chapter.device == "cpu"
         assert chapter.batched.model == chapter.single.model == "gpt2-tiny"
 
+    def test_with_another_model_its_ladder_is_that_models(self, on_a_gpu, tmp_path, monkeypatch):
+        asked = []
+
+        def ladder(entries, workload):
+            asked.append(workload)
+            return []
+
+        monkeypatch.setattr(measuring, "ladder", ladder)
+        monkeypatch.setattr(measuring, "measure", lambda rung, workload, **_: made_up(rung))
+        other = Chapter("02", Sitting(folder=str(tmp_path)), model="gpt2-medium")
+        other.measure("naive")
+        other.measure("naive", other.single)
+        assert [(one.model, one.batch_size) for one in asked] == [
+            ("gpt2-medium", 32),
+            ("gpt2-medium", 1),
+        ]
+        assert on_a_gpu.batched.model == "gpt2"
+
     def test_while_redrawing_it_has_the_books_workloads_and_no_device(self, monkeypatch):
         monkeypatch.setattr(chapters.torch.cuda, "is_available", lambda: False)
         chapter = Chapter("02", Sitting(redraw=True))

@@ -10,6 +10,7 @@ from functools import cache
 
 import torch
 
+from .checking_tokens import Tokens, check_tokens
 from .loops import kv_cache
 from .models import load_model
 from .ordering.broken import name_of, without
@@ -271,4 +272,4 @@ def _unwritten_flags(order):
     return faults
 
 
-__all__ = ["Checked", "check_order", "without"]
+__all__ = ["Checked", "Tokens", "check_order", "check_tokens", "without"]

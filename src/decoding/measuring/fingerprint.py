@@ -20,6 +20,7 @@ APART = {
     "asking",
     "bandwidth",
     "captured",
+    "checking_tokens",
     "endings",
     "engines",
     "fits",

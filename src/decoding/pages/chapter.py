@@ -43,6 +43,8 @@ class Chapter:
     Args:
         name: the chapter's number or name, as in its file's name.
         sitting: how it is run; default: as this kernel was configured.
+        model: what it decodes with on a GPU, a name that ``load_model`` knows; default: GPT-2, as in the
+            book. Its records have names of their own, and those of the book stay as they are.
 
     Attributes:
         on_gpu: whether there is a CUDA GPU; if not, everything runs small.
@@ -53,7 +55,7 @@ class Chapter:
         shelf: its records.
     """
 
-    def __init__(self, name, sitting=None):
+    def __init__(self, name, sitting=None, *, model=None):
         self.name = name
         self.shelf = Shelf(sitting)
         if not self.shelf.redrawing:
@@ -63,6 +65,10 @@ class Chapter:
         dtype = BOOK_DTYPE if self.shelf.redrawing else None
         self.batched = workload(self.machine, batch_size=32, new_tokens=512, dtype=dtype)
         self.single = workload(self.machine, batch_size=1, new_tokens=256, dtype=dtype)
+        if model and self.on_gpu:
+            self.batched, self.single = (
+                one.but(model=model) for one in (self.batched, self.single)
+            )
         if shell := get_ipython():
             shell.set_custom_exc((MeasurementError,), _one_sentence)
         self.gpu = Words(self.machine["gpu"] or "this CPU")
@@ -267,7 +273,7 @@ class Chapter:
             AssertionError: a token differs.
         """
         small = not (self.on_gpu and torch.cuda.is_available())
-        model = load_model("gpt2-tiny" if small else "gpt2", dtype=torch.float32)
+        model = load_model("gpt2-tiny" if small else self.single.model, dtype=torch.float32)
         generator = torch.Generator().manual_seed(1)
         shape = (batch_size, prompt_tokens)
         ids = torch.randint(model.config.vocab_size, shape, generator=generator).to(model.device)

@@ -50,9 +50,7 @@ def examine(folder):
         return [f"{folder} is no folder: give that of one card, book/records/<gpu>."], []
     paths, faults, notes, found, sound = sorted(folder.iterdir()), [], [], {}, {}
     if not any(path.suffix == ".json" for path in paths):
-        faults.append(
-            f"{folder} holds no records: run `make record` or `make run` on the card first."
-        )
+        faults.append(f"{folder} holds no records: run `make run` first.")
     for path in paths:
         if path.suffix == ".json":
             record, wrong = _read(path)
@@ -226,7 +224,7 @@ def _age_of(name, record):
     same = book_folder() / name
     if same.exists() and code in json.loads(same.read_text(encoding="utf-8"))["machine"].values():
         return ""
-    return f"the code behind it ({code}) is not this one's: it is shown, with its date"
+    return f"it is of other code ({code}): shown, with its date"
 
 
 @cache
