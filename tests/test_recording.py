@@ -494,6 +494,15 @@ class TestRedrawing:
         assert notebook.metadata["recorded"]["waiting"] == 2
         assert stamp.examine(notebook)[0] == "fresh"
 
+    def test_a_sentence_that_waits_is_of_today(self, tmp_path):
+        def change(notebook):  # a new sentence: no run has filled its value
+            store(notebook.cells[1], {})
+            del notebook.cells[1].metadata["recorded"]
+
+        notebook = self.redrawn(tmp_path, self.MISSING, "# {eval}`raced`", change=change)
+        assert stored_in(notebook.cells[1]) == {"raced": MISSING}
+        assert stamp.examine(notebook) == ("fresh", [])
+
     def test_what_a_gpu_has_shown_stays(self, tmp_path):
         cells = (self.MISSING, "print(2)", "assert raced", "# {eval}`raced`, {eval}`1 + 1`")
         notebook = self.redrawn(tmp_path, *cells, earlier=["measured", "old", ""])

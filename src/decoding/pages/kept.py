@@ -74,7 +74,9 @@ def keep(notebook, before):
         own = {expression for cell_id, expression in values if cell_id == cell.id}
         if own:
             _put_back(cell, earlier[cell.id], own)
-            kept.add(cell.id)
+            old = stored_in(earlier[cell.id])
+            if any(old.get(expression, MISSING) != MISSING for expression in own):
+                kept.add(cell.id)  # else it says that nothing was measured yet, and that is of today
     return kept, values, waiting
 
 
