@@ -119,6 +119,7 @@ class TestWhatItSays:
         assert [masthead.before(rung) for rung in RUNGS] == [
             *(None, "naive", "kv_cache", "kv_cache", "static_cache", "compiled"),
             *("two_streams", "deferred_check", "captured_graph", "device_loop"),
+            "fused_step",
         ]
 
     def test_a_page_called_after_its_rung_needs_no_entry(self, monkeypatch, records):
