@@ -76,7 +76,8 @@ def keep(notebook, before):
             _put_back(cell, earlier[cell.id], own)
             old = stored_in(earlier[cell.id])
             if any(old.get(expression, MISSING) != MISSING for expression in own):
-                kept.add(cell.id)  # else it says that nothing was measured yet, and that is of today
+                # Otherwise it says that nothing has been measured yet, and that is of today.
+                kept.add(cell.id)
     return kept, values, waiting
 
 
