@@ -13,6 +13,8 @@ import torch
 from models import prompt, reference, tiny
 
 from decoding import RUNGS, Workload, fused_step, generate, load_model, prepared, ranges, release
+from decoding.sampling import sampled
+from decoding.text import padded
 
 TESTS = Path(__file__).parent
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
@@ -45,6 +47,13 @@ class TestRefusals:
 
     def test_another_model_is_refused(self):
         assert "this is a LlamaForCausalLM" in self.why(tiny("llama"))
+
+    def test_a_forward_of_its_own_is_not_passed_over(self):
+        model = tiny("gpt2")
+        for view in (sampled(model), padded(model, 0)):
+            assert "calls no forward" in self.why(view)
+        model.forward = lambda *inputs: None
+        assert "calls no forward" in self.why(model)
 
     @pytest.mark.parametrize(
         ("setting", "value", "words"),

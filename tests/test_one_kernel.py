@@ -14,7 +14,9 @@ from decoding.loops import one_kernel as loop
 from decoding.measuring import NeedsGpu
 from decoding.measuring import one_kernel as measured
 from decoding.measuring.fingerprint import fingerprint
+from decoding.sampling import sampled
 from decoding.step import decode_step, start
+from decoding.text import padded
 
 VOCABULARY = 503
 SMALL = GPT2Config(
@@ -179,6 +181,13 @@ class TestRefusals:
         assert "needs weights in bfloat16, and these are in torch.float32" in self.why(
             copy.deepcopy(model).float()
         )
+
+    def test_a_forward_of_its_own_is_not_passed_over(self, model):
+        for view in (sampled(model), padded(model, 0)):
+            assert "calls no forward" in self.why(view)
+        replaced = copy.deepcopy(model)
+        replaced.forward = lambda *inputs: None
+        assert "calls no forward" in self.why(replaced)
 
     def test_another_model_is_refused(self):
         assert "knows GPT-2 only, and this is LlamaForCausalLM" in self.why(

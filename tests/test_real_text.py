@@ -6,9 +6,10 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from models import ANYWHERE
 from test_your_model import PYTHON
 
-from decoding import RUNGS, generate, load_model, text
+from decoding import generate, load_model, text
 from decoding.measuring.real_text import ENDS, QUESTIONS, answer_lengths, encode
 from decoding.pages import real_text
 from decoding.sampling import sampled
@@ -82,7 +83,7 @@ def test_the_answers_are_text_and_end_at_different_steps(loaded, batch, theirs, 
 
 
 @needs_packages
-@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("rung", ANYWHERE)
 def test_every_rung_answers_what_transformers_does(view, batch, theirs, ends, rung):
     told = generate(view, batch.input_ids, rung=rung, max_new_tokens=NEW, eos_token_id=ends)
     assert told.tolist() == theirs.tolist()

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
-from models import VOCABULARY, prompt, reference, tiny
+from models import ANYWHERE, VOCABULARY, prompt, reference, tiny
 from torch._dynamo.utils import counters
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
@@ -58,7 +58,7 @@ def drawing(view):
     return sampled(view, temperature=5.0, top_k=20, top_p=0.9, seed=3)
 
 
-@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("rung", ANYWHERE)
 def test_padded_rows_get_the_tokens_that_transformers_gives_them(model, view, rung):
     ids, mask = batch()
     told = generate(view, ids, rung=rung, max_new_tokens=NEW)
@@ -67,7 +67,7 @@ def test_padded_rows_get_the_tokens_that_transformers_gives_them(model, view, ru
     assert told[row, -NEW:].tolist() == reference(model, alone, NEW, None)[0, -NEW:].tolist()
 
 
-@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("rung", ANYWHERE)
 def test_padded_rows_end_at_several_ids(model, view, rung):
     ids, mask = batch()
     free = expected(model, ids, mask)
@@ -95,7 +95,7 @@ def test_without_a_view_padded_prompts_are_refused_and_the_model_stays_as_it_is(
         generate(model, ids, rung="kv_cache", max_new_tokens=2)
 
 
-@pytest.mark.parametrize("rung", RUNGS)
+@pytest.mark.parametrize("rung", ANYWHERE)
 def test_every_rung_draws_the_same_text_from_one_seed(drawing, rung):
     ids, _ = batch()
 
@@ -228,7 +228,7 @@ def test_on_a_gpu_every_rung_draws_what_the_cpu_does_and_waits_for_nothing():
     view, draw = padded(on_gpu, FILLER), sampled(padded(model, FILLER), temperature=2.0, seed=5)
     text = generate(draw, ids, rung="kv_cache", max_new_tokens=NEW)
     drawing = sampled(view, temperature=2.0, seed=5)
-    for rung in RUNGS:
+    for rung in ANYWHERE:
         told = generate(view, ids.cuda(), rung=rung, max_new_tokens=NEW)
         assert told.tolist() == wanted.tolist(), rung
         for _ in range(2):  # the second finds everything made

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, GPT2LMHeadModel
 
 INSTEAD = "use the rung 'device_loop'"
 HEAD, CLUSTER = 64, 8
@@ -91,8 +91,12 @@ def why_not(model, batch_size):
 def why_not_of(model, batch_size, shared_bytes=232_448):
     """Return the same for any device whose blocks have ``shared_bytes`` of shared memory (227 KiB on an H100)."""
     config = model.config
-    if config.model_type != "gpt2" or type(model).__name__ != "GPT2LMHeadModel":
+    if not isinstance(model, GPT2LMHeadModel):
         return _refusal(f"knows GPT-2 only, and this is {type(model).__name__}")
+    if type(model) is not GPT2LMHeadModel or "forward" in vars(model):
+        return _refusal(
+            "calls no forward, and this model has one of its own, as a view has that samples or pads"
+        )
     if {weight.dtype for weight in model.parameters()} != {torch.bfloat16}:
         return _refusal(f"needs weights in bfloat16, and these are in {model.dtype}")
     if batch_size != 1:
