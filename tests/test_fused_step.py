@@ -51,9 +51,7 @@ class TestRefusals:
     def test_a_forward_of_its_own_is_not_passed_over(self):
         model = tiny("gpt2")
         for view in (sampled(model), padded(model, 0)):
-            assert "calls no forward" in self.why(view)
-        model.forward = lambda *inputs: None
-        assert "calls no forward" in self.why(model)
+            assert "GPT-2's step" in self.why(view)
 
     @pytest.mark.parametrize(
         ("setting", "value", "words"),

@@ -221,6 +221,7 @@ class TestModes:
         "autocast": autocast,
     }
 
+    @pytest.mark.long  # the walk below changes modes in every way, but begins in one
     @pytest.mark.parametrize("rung", KINDS)
     def test_every_mode_after_every_other(self, rung):
         for pair in itertools.permutations(self.MODES, 2):
