@@ -8,8 +8,9 @@ from factories import entrant, record, save_endings
 
 from decoding.drawing import Bar, headline
 from decoding.drawing.social import SIZE, social_card
+from decoding.measuring import NotRecorded
 from decoding.measuring.records import file_name, load, save
-from decoding.pages import cover, masthead
+from decoding.pages import cover, masthead, one_kernel
 from decoding.pages.machines import LADDER, book_folder
 
 TIMES = dict(zip(LADDER, (24.0, 8.0, 7.0, 7.5, 2.0, 1.0)))
@@ -55,6 +56,23 @@ def test_a_ladder_with_a_missing_rung_fails_and_names_it(tmp_path):
 def test_the_readme_shows_the_figure_of_the_cover():
     drawn = cover.ladder_figure(book_folder()).svg
     assert cover.LADDER.read_text("utf-8").strip() == drawn.strip()
+
+
+def test_it_goes_on_to_the_last_rung_that_was_raced(tmp_path):
+    with pytest.raises(NotRecorded):
+        cover.way_figure(tmp_path)
+    race = {"schema": 2, "together": "x", "machine": {"gpu_id": "a-card"}, "workload": {}}
+    times = {one_kernel.BEFORE: 0.5, one_kernel.ALONE: 0.3, one_kernel.EARLY: 0.25}
+    results = {loop: entrant(time) for loop, time in times.items()}
+    save(race | {"results": results}, tmp_path / "race_fused.json")
+    assert cover.way_figure(tmp_path).title.endswith("500 µs a token. Fused step: 250 µs.")
+    times = {"device loop": 0.5, "fused step": 0.26, "numbered words": 0.2, "shared sums": 0.16}
+    results = {name: entrant(time) for name, time in times.items()}
+    found = {"machine": {}, "workload": {}, "results": results}
+    save({"schema": 2, "machine": {}, "found": found}, tmp_path / "one_kernel_steps.json")
+    drawn = cover.way_figure(tmp_path)
+    assert drawn.title.endswith("500 µs a token. One kernel: 160 µs.")
+    assert "fused step: 260 µs" in drawn.alt and "200" not in drawn.alt
 
 
 class TestCards:

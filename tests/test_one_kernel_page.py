@@ -39,9 +39,9 @@ def spread(median, around=0.0):
 
 def steps():
     """A made-up race of the one kernel."""
-    times = {"device loop": 0.5, "grid barrier": 0.25, "numbered words": 0.2}
+    times = {"device loop": 0.5, "weights when needed": 0.25, "shared sums": 0.2}
     results = {name: {"per_token_ms": spread(time, 0.01)} for name, time in times.items()}
-    return {"workload": vars(SINGLE), "results": results}
+    return {"workload": vars(SINGLE), "machine": {"gpu": "A made-up GPU"}, "results": results}
 
 
 class Shelf:
@@ -170,10 +170,29 @@ class TestLadder:
         ours = [one.name for one in raced if not one.before]
         assert ours == [one_kernel.ALONE, one_kernel.EARLY]
 
+    def test_the_way_has_what_ran(self):
+        assert list(one_kernel.way(steps()["results"])) == ["device loop", "one kernel"]
+        raced = {loop: entrant(at) for at, loop in enumerate(one_kernel.LOOPS, 1)}
+        found = one_kernel.way(raced)
+        assert found == {
+            "device loop": raced["device loop"],
+            "fused step": raced["dependent launch"],
+        }
+        assert [one.before for one in one_kernel.stages(found)] == [True, False]
+
+    def test_the_way_comes_from_the_race_that_goes_farthest(self, tmp_path):
+        raced = {"results": {loop: entrant(0.5) for loop in one_kernel.LOOPS}}
+        kept = {"race_fused.json": raced, "one_kernel_steps.json": {"found": steps()}}
+        stages, least = one_kernel.way_of(chapter(tmp_path, kept, on_gpu=False))
+        assert [one.name for one in stages] == ["device loop", "one kernel"] and isnan(least)
+        del kept["one_kernel_steps.json"]
+        stages, _ = one_kernel.way_of(chapter(tmp_path, kept, on_gpu=False))
+        assert [one.name for one in stages] == ["device loop", "fused step"]
+
     def test_its_drawing_says_what_is_missing(self):
         stages = one_kernel.stages(steps()["results"]) + [drawing.Stage("the last", nan)]
         drawn = drawing.descent(stages, "Down", least=100.0)
-        assert "grid barrier: 250 µs, 40 % of the limit." in drawn.alt
+        assert "weights when needed: 250 µs, 40 % of the limit." in drawn.alt
         assert "the last: not measured." in drawn.alt and "not measured" in drawn.svg
         assert "The limit: 100 µs." in drawn.alt
         alone = drawing.descent(stages[:1], "Down")

@@ -72,8 +72,8 @@ def _draw(stages, least, width):
                 lines(ax, [ends], colour=FOREGROUND, width=2)
         if known(least):
             x = scale * least
-            rows = [TOP + ROW * at + 15 for at in range(len(stages))]
-            lines(ax, [((x, y), (x, y + BAR + 6)) for y in rows], colour=FOREGROUND, width=2.5)
+            rows = [TOP + ROW * at + 17 for at in range(len(stages))]
+            lines(ax, [((x, y), (x, y + BAR + 4)) for y in rows], colour=FOREGROUND, width=2.5)
             lines(ax, [((x, TOP - 6), (x, TOP - 1))], colour=MUTED)
             words = f"the memory's limit, {count(least)} µs"
             align = "left" if x + text_width(words) < width else "right"

@@ -44,7 +44,7 @@ from .workload import Workload
 
 SHORT = Workload("gpt2", 1, 32, 256, dtype="bfloat16", repeats=7)
 #: The loops of earlier chapters that are timed beside it.
-BESIDE = {"device loop": {"rung": "device_loop"}}
+BESIDE = {"device loop": {"rung": "device_loop"}, "fused step": {"rung": "fused_step"}}
 TOOLS = "memcheck", "racecheck", "synccheck"
 #: What the checker runs: a small model, since each access takes it a thousand times as long.
 SMALL = GPT2Config(

@@ -6,12 +6,12 @@ from typing import NamedTuple
 import nbformat
 import yaml
 
-from decoding.drawing import rungs_as_bars, work_and_idle
-from decoding.drawing.words import UNKNOWN, Words, as_fast, percent
+from decoding.drawing import descent, rungs_as_bars, work_and_idle
+from decoding.drawing.words import UNKNOWN, Words, as_fast, known, percent, us
 from decoding.measuring import NotRecorded
 from decoding.measuring.records import load
 
-from . import masthead
+from . import masthead, one_kernel
 from .machines import BOOK_RECORDS, PROMPT_TOKENS, book_folder
 from .machines import LADDER as THE_LADDER
 
@@ -83,6 +83,26 @@ def ladder_figure(folder):
             [f"Time of one token of GPT-2, {gpu}. Each side has its own scale.", *apart]
         ),
         one_scale=False,
+    )
+
+
+def way_figure(folder):
+    """Return what Part III makes of a token for one user, beside what the memory needs.
+
+    Raises:
+        NotRecorded: neither of its races is in ``folder``.
+    """
+    way, least = masthead.Records(folder).way()
+    stages = one_kernel.stages(way)
+    first, last = stages[0], stages[-1]
+    needs = f", of which its memory needs {us(least)}" if known(least) else ""
+    return descent(
+        stages,
+        Words(
+            f"Then the GPU waits for itself: {us(first.us)} a token{needs}. {last.name.capitalize()}: {us(last.us)}."
+        ),
+        least=least,
+        caption="One user, one race. Percent: of the memory's limit.",
     )
 
 

@@ -62,8 +62,17 @@ class Records:
 
     def one_kernel(self):
         """Return what the race of the one kernel's steps found: name -> record, in their order."""
-        found = self._load("one_kernel_steps.json")["found"]["results"]
-        return {name: Record(one) for name, one in found.items()}
+        found = self._load("one_kernel_steps.json")["found"]
+        return {name: Record(one, label=name, race=found) for name, one in found["results"].items()}
+
+    def way(self):
+        """Return the loops of ``one_kernel.WAY`` in the race that goes farthest: label -> record; and its floor in µs."""
+        try:
+            race = self.one_kernel()
+        except NotRecorded:
+            race = self.fused()
+        way = one_kernel.way(race)
+        return way, 1000 * floor.floor_of(next(iter(way.values())), self.folder)
 
     def engines(self, batch):
         """Return what the race beside transformers' own ways to generate found: entrant -> record."""
@@ -196,8 +205,7 @@ def of_kernel(rung, records):
     questions = [Question("fused", "A token of the fused step", "ms", new.ms, ms(new.ms), old.ms)]
     with suppress(NotRecorded):
         steps = records.one_kernel()
-        old = next(one for name, one in steps.items() if name in one_kernel.DEVICE_LOOP)
-        new = list(steps.values())[-1]
+        old, new = (one_kernel.way(steps)[label] for label in ("device loop", "one kernel"))
         said = f"{ratio(old.ms / new.ms)} faster"
         rows.append(Row("one kernel", number(old.ms), ms(new.ms), said))
         asked = "A token of the one kernel"

@@ -11,7 +11,8 @@ from decoding.drawing.words import known
 from decoding.measuring import MeasurementError, NotMeasured, NotRecorded, Record, Workload
 from decoding.measuring.fused import LOOPS, fused_steps
 from decoding.measuring.machine import machine
-from decoding.rungs import RUNGS
+from decoding.measuring.one_kernel import steps
+from decoding.one_kernel import VARIANTS
 
 from . import floor
 
@@ -21,8 +22,12 @@ FILES = "one_kernel.cu", "one_kernel_blocks.cuh"
 TRITON = "fused_kernels.py"
 #: The loops of the fused step, which only a GPU races, and that of the step before.
 BEFORE, ALONE, EARLY = "device loop", "one after another", "dependent launch"
-#: What that of the step before may be called in a race of the one kernel.
-DEVICE_LOOP = "device loop", "device_loop"
+#: The way from the last loop that waits for nothing to the last rung: label -> its names in the races of both steps.
+WAY = {
+    "device loop": (BEFORE,),
+    "fused step": ("fused step", EARLY),
+    "one kernel": (*VARIANTS,)[-1:],
+}
 
 
 def race(chapter):
@@ -107,22 +112,39 @@ def _text(name):
 
 
 def stages(results):
-    """Return a ``Stage`` for each loop of a race, in order; the ladder's rungs, but for the last two, stand before.
+    """Return a ``Stage`` for each loop of a race, in order; what is no step of the race's own ladder stands before.
 
     Args:
         results: name -> a ``Record``, or a dict with ``per_token_ms``.
     """
-    ours = {"fused_step", "one_kernel"}
-    before = {LOOPS[loop]["rung"]: loop for loop in LOOPS if LOOPS[loop]["rung"] not in ours}
-    others = {rung.label for rung in RUNGS.values() if rung.name not in ours} | set(before.values())
+    own = {*VARIANTS} & {*results} or {ALONE, EARLY, *WAY} - {BEFORE}
     found = []
     for name, one in results.items():
         spread = (one if isinstance(one, Record) else Record(one)).spread
         times = (1000 * spread[key] for key in ("median", "min", "max"))
-        found.append(
-            Stage(name, *times, before=name in others or name in RUNGS and name not in ours)
-        )
+        found.append(Stage(name, *times, before=name not in own))
     return found
+
+
+def way(results):
+    """Return the loops of ``WAY`` in a race, as far as they ran: label -> what ``results`` have of them."""
+    return {
+        label: results[name] for label, names in WAY.items() for name in names if name in results
+    }
+
+
+def way_of(chapter):
+    """Return the ``Stage`` s of ``WAY`` and the least that a token can take, in µs, from the race that goes farthest.
+
+    Args:
+        chapter: the ``Chapter``, which has kept the races or runs them.
+    """
+    try:
+        found = evidence(chapter, steps)
+        results, workload = found["results"], found["workload"]
+    except (NotMeasured, NotRecorded):
+        results, workload = race(chapter), None
+    return stages(way(results)), least_us(chapter, workload)
 
 
 def least_us(chapter, workload=None):
