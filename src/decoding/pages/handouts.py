@@ -17,9 +17,7 @@ from decoding.ordering.broken import SAFEGUARDS
 
 BOOK = Path(__file__).resolve().parents[3]
 BOX = re.compile(r"^(`{3,})\{admonition\} Predict\n(?::[^\n]*\n)*(.*?)^\1$", re.M | re.S)
-QUIZ = re.compile(
-    r"^\*\*(\d+)\.\*\* (.*?)\n\n(`{3,})\{dropdown\} Answer\n(.*?)\n\3$", re.M | re.S
-)
+QUIZ = re.compile(r"^\*\*(\d+)\.\*\* (.*?)\n\n(`{3,})\{dropdown\} Answer\n(.*?)\n\3$", re.M | re.S)
 NUMBERED = re.compile(r"^\d+\. ", re.M)
 ANNOUNCED = re.compile(r"(?:^|(?<=[.?] ))[^.?]*:$")  # "Write down, before you scroll:"
 #: The figures to project: the name of the file, and the cell that shows it in a notebook.
