@@ -37,7 +37,8 @@ class Values(SphinxDirective):
         self.env.temp_data["values"] = found
         root = Path(self.env.srcdir)
         written = Path(decoding.__file__).parent.rglob("*.py")
-        for path in (*BOOK_RECORDS.glob("*/*"), *root.glob("notebooks/*"), *written):
+        pages = (*root.glob("notebooks/*"), *root.glob("book/*.md"))
+        for path in (*BOOK_RECORDS.glob("*/*"), *pages, *written):
             self.env.note_dependency(str(path))
         return []
 

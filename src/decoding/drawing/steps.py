@@ -126,28 +126,28 @@ PIECES = [(at, at + 8) for at in range(12, 300, 23)]
 # of them, and its words.
 BOARD = (
     (
-        "Minute 8, batch 1: many launches, little work",
+        "Chapter 1, batch 1: many launches, little work",
         ((0, 150), (150, 300)),
         PIECES,
         (0, 150),
         "one step: the host's bar",
     ),
     (
-        "Minute 8, batch 32: many launches, much work",
+        "Chapter 1, batch 32: many launches, much work",
         ((0, 50), (150, 200)),
         ((8, 150), (158, 300)),
         (8, 158),
         "one step: the GPU's bar",
     ),
     (
-        "Minute 52: one graph, checked every token",
+        "Chapter 6: one graph, checked every token",
         ((0, 60), (150, 210)),
         ((60, 150), (210, 300)),
         (60, 210),
         "one step: both bars",
     ),
     (
-        "Minute 66: one graph, the next launched first",
+        "Chapter 7: one graph, the next launched first",
         ((0, 60), (60, 120)),
         ((60, 150), (150, 240)),
         (60, 150),
