@@ -39,7 +39,7 @@ def test_it_shows_every_rung_in_order_for_one_user_and_for_many(tmp_path):
 
 def test_its_title_answers_the_question_from_the_records(tmp_path):
     title = cover.ladder_figure(write(tmp_path)).title
-    assert title == "For one user, an H100 waits 88 % of the time. Seven chapters later: 20 %."
+    assert title == "For one user, an H100 waits 88 % of the time. After seven chapters: 20 %."
 
 
 def test_a_rung_that_was_timed_apart_is_named(tmp_path):

@@ -18,7 +18,7 @@ from .machines import LADDER as THE_LADDER
 ROOT = BOOK_RECORDS.parent.parent
 LADDER = BOOK_RECORDS.parent / "_static" / "ladder.svg"  # for the README
 REGIMES = {1: "one user", 32: "32 at once"}  # batch size -> what it is called
-NUMBERS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten")
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 class Card(NamedTuple):
@@ -180,5 +180,5 @@ def _later(record):
     """How many chapters it takes to the rung of a record."""
     for path in sorted((ROOT / "notebooks").glob(f"[0-9][0-9]_{record['rung']}.ipynb")):
         number = int(path.stem[:2])
-        return f"{NUMBERS[number] if number < len(NUMBERS) else number} chapters later"
+        return f"After {NUMBERS[number] if number < len(NUMBERS) else number} chapters"
     return "On the last rung"
