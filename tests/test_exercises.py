@@ -58,8 +58,10 @@ def bound_by(source):
             for alias in statement.names:
                 origin = getattr(statement, "module", None), alias.name
                 found[alias.asname or alias.name.partition(".")[0]].add(origin)
+        elif isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            found[statement.name].add(text)
         else:
-            for name in names_in(text).changes - {"self"}:
+            for name in names_in(text).changes - {"_"}:
                 found[name].add(text)
     return found
 
@@ -95,13 +97,19 @@ class TestAnExercise:
 
     def test_it_says_how_long_it_takes_and_has_a_hint(self, path, label):
         words = sources(found_in(path, "exercise")[label], "markdown")
-        assert re.search(r"^Minutes: \d+\. Hint: \w+", words, re.M)
+        assert re.search(r"^Minutes: \d+\. Hint: \S", words, re.M)
 
-    def test_its_solution_is_marked_and_answers_it(self, path, label):
+    def test_its_solution_is_left_out_of_copies_for_students(self, path, label):
         cells = found_in(path, "solution")[label]
         assert all(SOLUTION in cell.metadata.get("tags", ()) for cell in cells)
-        words = re.sub(r"```\{solution-(start|end)\}[^`]*```", "", sources(cells, "markdown"))
-        assert words.strip() or "assert" in sources(cells, "code")
+
+    def test_its_solution_asserts_what_it_finds_or_says_it_in_words(self, path, label):
+        cells = found_in(path, "solution")[label]
+        code, words = sources(cells, "code"), sources(cells, "markdown")
+        if code and "Chapter(" not in code:  # what is measured depends on the machine
+            assert "assert" in code
+        else:
+            assert re.sub(r"```\{solution-(start|end)\}[^`]*```", "", words).strip()
 
     @pytest.mark.parametrize("kind", ["exercise", "solution"])
     def test_its_code_runs_by_itself(self, path, label, kind, run):
