@@ -258,3 +258,14 @@ def test_the_masthead_has_a_row_for_each_stride(tmp_path):
     made = masthead.told("14_one_kernel", records)
     assert made.rows[1][:4] == ("one kernel", "0.500", "0.200 ms", "×2.5 faster")
     assert [one.answer for one in made.questions] == [0.25, 0.2]
+
+
+class TestAReadersExchange:
+    def test_a_store_that_is_too_wide_is_refused(self):
+        with pytest.raises(ValueError, match="64 bits"):
+            one_kernel.wrong_order(lambda value, number: [("word", 2**64)], lambda *_: None)
+
+    def test_a_value_that_is_never_found_is_wrong(self):
+        stores = [("word", 1)]
+        found = one_kernel.wrong_order(lambda value, number: stores, lambda *_: None)
+        assert found == tuple(stores)

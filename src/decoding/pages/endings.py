@@ -3,9 +3,11 @@
 import inspect
 import json
 from dataclasses import asdict
+from itertools import product
 from math import nan
 from typing import NamedTuple
 
+from decoding.drawing.calculator import token_of
 from decoding.drawing.words import known
 from decoding.measuring import MeasurementError, NotRecorded, endings
 from decoding.measuring.comparing import change_of, ratio_of
@@ -270,3 +272,27 @@ def share_at_once(found, kind):
 def above(found, loop, bound="captured, never"):
     """Return by which share a token of ``loop`` takes longer than one of ``bound``."""
     return ratio_of(found[loop], found[bound]) - 1
+
+
+def wrong_case(attempt):
+    """Return a case in which a reader's smallest batch that may be asked at once is wrong, or None.
+
+    Args:
+        attempt: a function of *L*, *G* of no row and *G* of each row in µs, and the share of a token that
+            a check may cost; returns a batch size.
+
+    Returns:
+        A dict, ``launch``, ``fixed``, ``per_row``, ``share``, ``found`` and ``right``.
+    """
+    for case in product((40, 400), (50, 500), (1, 6), (0.05, 0.2)):
+        launch, fixed, per_row, share = case
+        right = 20_000  # from here downwards, as long as it costs little
+        while right > 1:
+            token = token_of(launch, fixed + per_row * (right - 1))
+            if token.cost > share * token.token:
+                break
+            right -= 1
+        if (found := attempt(*case)) != right:
+            names = "launch", "fixed", "per_row", "share"
+            return dict(zip(names, case)) | {"found": found, "right": right}
+    return None

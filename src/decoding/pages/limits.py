@@ -4,6 +4,7 @@ from math import nan
 from typing import NamedTuple
 
 import torch
+from transformers import AutoModelForCausalLM
 
 from decoding.drawing import Reached
 from decoding.drawing.words import known
@@ -161,3 +162,29 @@ def step_floor_us(found, workload, batch_size):
 def pause_us(step):
     """Return how much of a bare step lies between two of its kernels, on average, in µs."""
     return max(step["step_us"] - step["busy_us"], 0) / step["kernels"]
+
+
+def wrong_case(attempt):
+    """Return a case in which a reader's floor of a GPT-2's step is wrong, or None.
+
+    Args:
+        attempt: a function of a configuration, a batch size, positions and GB/s that returns µs, in 16-bit
+            numbers.
+
+    Returns:
+        A dict, ``model``, ``batch_size``, ``positions``, ``gb_per_s``, ``found`` and ``right``.
+    """
+    for name in ("gpt2-tiny", "gpt2", "gpt2-xl"):
+        config = shape_of(Workload(name))
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        weights = sum(one.numel() for one in model.parameters())
+        weights -= model.transformer.wpe.weight.numel()  # of these a step reads a row for each row
+        for rows, positions in ((1, 100), (32, 500)):
+            cache = rows * positions * 2 * config.n_layer * config.n_embd
+            right = 2 * (weights + rows * config.n_embd + cache) / 1000 / 1e3
+            found = attempt(config, rows, positions, 1000)
+            if abs(found / right - 1) > 1e-9:
+                case = {"model": name, "batch_size": rows, "positions": positions, "gb_per_s": 1000}
+                return case | {"found": found, "right": right}
+    return None

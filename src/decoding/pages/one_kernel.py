@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from itertools import permutations
 from math import nan
 from pathlib import Path
 
@@ -213,3 +214,28 @@ def _written(value):
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def wrong_order(publish, collect):
+    """Return the stores that were visible when a reader's exchange was wrong, or None.
+
+    Stores become visible in every order, in a place that was last used two exchanges before.
+
+    Args:
+        publish: a function of a value and the exchange's number; returns stores, (place, word) pairs.
+        collect: a function of memory, place -> word, and a number; returns the value, or None if it is
+            not there yet.
+    """
+    for turn, old, new in ((3, 1.5, -2.0), (4, 0.0, 0.25), (7, 2.5, 0.0)):
+        stores = publish(new, turn)
+        if not all(0 <= word < 2**64 for _, word in stores):
+            raise ValueError("A word must be a whole number of at most 64 bits.")
+        for order in permutations(stores):
+            memory = dict(publish(old, turn - 2))
+            for seen, (place, word) in enumerate(order):
+                if collect(dict(memory), turn) is not None:
+                    return order[:seen]  # too early
+                memory[place] = word
+            if collect(memory, turn) != new:
+                return order
+    return None
