@@ -6,8 +6,8 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from models import prompt, tiny
-from transformers import GPT2Config
+from models import prompt, reference, tiny
+from transformers import DynamicCache, GPT2Config
 
 from decoding import RUNGS, Workload, generate, load_model, one_kernel, ranges, release
 from decoding.loops import one_kernel as loop
@@ -15,7 +15,6 @@ from decoding.measuring import NeedsGpu
 from decoding.measuring import one_kernel as measured
 from decoding.measuring.fingerprint import fingerprint
 from decoding.sampling import sampled
-from decoding.step import decode_step, start
 from decoding.text import padded
 
 VOCABULARY = 503
@@ -139,18 +138,16 @@ class TestPacking:
         assert torch.allclose(found.sum((0, 1)) + biases, wanted, atol=1e-3)
 
     def test_positions_are_dealt_out(self):
-        cache = one_kernel.RoundedCache(config=SMALL)
+        cache = DynamicCache(config=SMALL)
         states = [torch.randn(2, 1, 4, 19, 64) for _ in range(2)]
         for layer in range(2):
-            kept = cache.update(states[0][layer], states[1][layer], layer)
-            assert torch.equal(kept[0], states[0][layer].bfloat16().float())
-        assert cache.layers[0].keys.dtype == torch.float32
-        packed = torch.zeros(2, 4, 8, 2, 8, 64, dtype=torch.bfloat16)
+            cache.update(states[0][layer], states[1][layer], layer)
+        packed = torch.zeros(2, 4, 8, 2, 8, 64)
         one_kernel.pack_cache(packed, cache, 19)
         for which in range(2):
             for position in range(19):
                 found = packed[:, :, position % 8, which, position // 8]
-                assert torch.equal(found, states[which][:, 0, :, position].bfloat16())
+                assert torch.equal(found, states[which][:, 0, :, position])
         assert not packed[:, :, 3:, :, 2].any()
 
     def test_what_a_block_has_fits_its_shared_memory(self):
@@ -220,14 +217,12 @@ class StandIn:
         self.cycles = torch.zeros(32, len(one_kernel.PHASES), dtype=torch.int64)
 
     def begin(self, input_ids, token, cache):
-        assert (
-            isinstance(cache, one_kernel.RoundedCache)
-            and cache.get_seq_length() == input_ids.shape[1]
-        )
+        assert cache.layers[0].keys.dtype == torch.float32
+        assert cache.get_seq_length() == input_ids.shape[1]
         self.input_ids, self.token = input_ids, token
 
     def launch(self, most, eos):
-        self.tokens = measured.decode_exactly(self.exact, self.input_ids, most, eos.tolist())
+        self.tokens = reference(self.exact, self.input_ids, most, eos.tolist())
         assert self.tokens[0, self.input_ids.shape[1]] == self.token
         self.cycles += torch.arange(1, len(one_kernel.PHASES) + 1)
 
@@ -258,7 +253,7 @@ class TestOnAStandIn:
             found = generate(model, input_ids, rung="one_kernel", max_new_tokens=5)
         with torch.no_grad():
             exact = copy.deepcopy(model).float()
-            assert torch.equal(found, measured.decode_exactly(exact, input_ids, 5, None))
+            assert torch.equal(found, reference(exact, input_ids, 5, [-1]))
         assert told == [(check, step) for step in range(5) for check in (False, True)]
 
     def test_the_steps(self):
@@ -301,25 +296,15 @@ class TestMeasuring:
         """The reference a token at a time, and its logits at once."""
         exact, input_ids = copy.deepcopy(model).float(), prompt(1, 7, vocabulary=VOCABULARY)
         with torch.no_grad():
-            tokens = measured.decode_exactly(exact, input_ids, 9, None)
+            tokens = reference(exact, input_ids, 9, [-1])
             assert tokens.shape == (1, 16)
             logits = measured.exact_logits(exact, tokens, 7)
             assert logits.argmax(-1).tolist() == tokens[0, 7:].tolist()
-            end = tokens[0, 9].item()
-            first = tokens[0, 7:].tolist().index(end)
-            stopped = measured.decode_exactly(exact, input_ids, 9, [VOCABULARY - 1, end])
-            assert torch.equal(stopped, tokens[:, : 8 + first])
-            one = measured.exact_logits(exact, tokens[:, :8], 7)
-            assert torch.equal(one, logits[:1])
-
-    def test_its_keys_and_values_are_rounded(self, model):
-        exact, input_ids = copy.deepcopy(model).float(), prompt(1, 7, vocabulary=VOCABULARY)
-        cache = one_kernel.RoundedCache(config=exact.config)
-        with torch.no_grad():
-            decode_step(exact, input_ids, cache, *start(input_ids, None))
-        for layer in cache.layers:
-            for states in (layer.keys, layer.values):
-                assert torch.equal(states, states.bfloat16().float())
+            for at in (0, 8):
+                again = measured._logits_step_by_step(exact, tokens[:, : 7 + at])
+                assert torch.allclose(again, logits[at], atol=1e-4)
+            (one,) = measured._logits_step_by_step(exact, tokens[:, :1]).topk(1).indices
+            assert one == reference(exact, tokens[:, :1], 1, [-1])[0, 1]
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
     @pytest.mark.parametrize("find", ["steps", "profile", "identity", "sanitized"])

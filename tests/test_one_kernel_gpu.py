@@ -14,7 +14,7 @@ from models import prompt
 from together import run_together
 
 from decoding import generate, load_model, one_kernel, ranges, release
-from decoding.measuring.one_kernel import Variant, decode_exactly, exact_logits
+from decoding.measuring.one_kernel import Variant, exact_logits
 from decoding.measuring.workload import Workload
 
 able = torch.cuda.is_available() and torch.cuda.get_device_capability() >= one_kernel.OLDEST
@@ -46,7 +46,7 @@ def call(model, input_ids, new=NEW, ends=None):
 
 @torch.no_grad()
 def wanted(exact, input_ids, new=NEW, ends=None):
-    return decode_exactly(exact, input_ids, new, ends)
+    return generate(exact, input_ids, rung="kv_cache", max_new_tokens=new, eos_token_id=ends)
 
 
 @torch.no_grad()
