@@ -2,7 +2,9 @@
 
 import copy
 import re
+import weakref
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -60,8 +62,12 @@ class TestCompiling:
         assert registers * 768 <= 65_536
         assert int(re.search(r"(\d+) bytes spill stores", said)[1]) <= 32
 
-    def test_another_size_compiles(self, model):
-        assert one_kernel.compiled("sm_90", **one_kernel._sizes(model.config))
+    @pytest.mark.parametrize(
+        ("width", "positions"), [(256, 60), (256, 100), (512, 1024), (1024, 13)]
+    )
+    def test_another_size_compiles(self, width, positions):
+        config = GPT2Config(n_embd=width, n_head=width // 64, n_positions=positions)
+        assert one_kernel.compiled("sm_90", **one_kernel._sizes(config))
 
     def test_a_layout_that_does_not_fit_is_refused_in_its_words(self):
         sizes = one_kernel._sizes(GPT2Config()) | {"VOCABULARY": 1 << 21}
@@ -150,8 +156,56 @@ class TestPacking:
                 assert torch.equal(found, states[which][:, 0, :, position])
         assert not packed[:, :, 3:, :, 2].any()
 
+    def test_the_output_s_rows_begin_on_16_bytes(self, model):
+        shifted = copy.deepcopy(model)
+        weight = shifted.lm_head.weight
+        flat = torch.empty(weight.numel() + 1, dtype=weight.dtype)[1:].view(weight.shape)
+        shifted.lm_head.weight = torch.nn.Parameter(flat.copy_(weight))
+        assert shifted.lm_head.weight.data_ptr() % 16
+        found = one_kernel.packed(shifted)["lm_head"]
+        assert found.data_ptr() % 16 == 0 and torch.equal(found, weight)
+
     def test_what_a_block_has_fits_its_shared_memory(self):
         assert one_kernel._shared_bytes(one_kernel._sizes(GPT2Config())) <= 227 * 1024
+
+
+class TestKeeping:
+    class StandIn:
+        def __init__(self, model, **macros):
+            pass
+
+    @pytest.fixture(autouse=True)
+    def stand_in(self, monkeypatch):
+        monkeypatch.setattr(one_kernel, "OneKernel", self.StandIn)
+
+    def test_it_is_made_anew_where_the_weights_are_others(self, model):
+        model, prepared = copy.deepcopy(model), SimpleNamespace()
+        first = one_kernel.one_kernel(prepared, model)
+        assert one_kernel.one_kernel(prepared, model) is first
+        with torch.no_grad():
+            model.lm_head.weight.mul_(2)
+        second = one_kernel.one_kernel(prepared, model)
+        assert second is not first
+        assert one_kernel.one_kernel(prepared, model, SUMS=1) is not second
+
+    def test_the_old_one_goes_before_there_is_a_new_one(self, model, monkeypatch):
+        model, prepared = copy.deepcopy(model), SimpleNamespace()
+        gone = weakref.ref(one_kernel.one_kernel(prepared, model))
+        seen = []
+        monkeypatch.setattr(
+            self.StandIn, "__init__", lambda self, model: seen.append(gone() is None)
+        )
+        with torch.no_grad():
+            model.lm_head.weight.mul_(2)
+        one_kernel.one_kernel(prepared, model)
+        assert seen == [True]
+
+    def test_other_weights_cannot_have_the_old_ones_addresses(self, model):
+        model = copy.deepcopy(model)
+        addresses = [weight.data_ptr() for weight in model.parameters()]
+        kept = one_kernel.one_kernel(SimpleNamespace(), model)
+        model.lm_head.weight = torch.nn.Parameter(torch.zeros(1))
+        assert [weight.data_ptr() for weight in kept.packed_from] == addresses
 
 
 class TestRefusals:

@@ -155,8 +155,9 @@ def one_kernel(prepared, model, **macros):
     key = _version_of(model), tuple(macros.items())
     if getattr(vars(prepared).get("one_kernel"), "key", None) != key:
         prepared.one_kernel = None  # the old weights go before there are new ones
-        prepared.one_kernel = OneKernel(model, **macros)
-        prepared.one_kernel.key = key
+        made = prepared.one_kernel = OneKernel(model, **macros)
+        # As long as the weights are kept, no others can have their addresses.
+        made.key, made.packed_from = key, [weight.detach() for weight in model.parameters()]
     return prepared.one_kernel
 
 
@@ -192,8 +193,6 @@ class OneKernel:
         with model.device:  # not the default device that the caller may have set
             self.exact = copy.deepcopy(model).float()
             self.weights = packed(model, self.cluster)
-            # As long as these are here, no other weights can have their addresses.
-            self.packed_from = [weight.detach() for weight in model.parameters()]
             self.cache = torch.zeros(
                 (sizes["LAYERS"], self.heads, self.cluster, 2, slots, HEAD), dtype=torch.float32
             )
