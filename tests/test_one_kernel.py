@@ -2,12 +2,14 @@
 
 import copy
 import re
+import weakref
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 import torch
-from models import prompt, tiny
-from transformers import GPT2Config
+from models import prompt, reference, tiny
+from transformers import DynamicCache, GPT2Config
 
 from decoding import RUNGS, Workload, generate, load_model, one_kernel, ranges, release
 from decoding.loops import one_kernel as loop
@@ -15,7 +17,6 @@ from decoding.measuring import NeedsGpu
 from decoding.measuring import one_kernel as measured
 from decoding.measuring.fingerprint import fingerprint
 from decoding.sampling import sampled
-from decoding.step import decode_step, start
 from decoding.text import padded
 
 VOCABULARY = 503
@@ -61,8 +62,12 @@ class TestCompiling:
         assert registers * 768 <= 65_536
         assert int(re.search(r"(\d+) bytes spill stores", said)[1]) <= 32
 
-    def test_another_size_compiles(self, model):
-        assert one_kernel.compiled("sm_90", **one_kernel._sizes(model.config))
+    @pytest.mark.parametrize(
+        ("width", "positions"), [(256, 60), (256, 100), (512, 1024), (1024, 13)]
+    )
+    def test_another_size_compiles(self, width, positions):
+        config = GPT2Config(n_embd=width, n_head=width // 64, n_positions=positions)
+        assert one_kernel.compiled("sm_90", **one_kernel._sizes(config))
 
     def test_a_layout_that_does_not_fit_is_refused_in_its_words(self):
         sizes = one_kernel._sizes(GPT2Config()) | {"VOCABULARY": 1 << 21}
@@ -139,22 +144,68 @@ class TestPacking:
         assert torch.allclose(found.sum((0, 1)) + biases, wanted, atol=1e-3)
 
     def test_positions_are_dealt_out(self):
-        cache = one_kernel.RoundedCache(config=SMALL)
+        cache = DynamicCache(config=SMALL)
         states = [torch.randn(2, 1, 4, 19, 64) for _ in range(2)]
         for layer in range(2):
-            kept = cache.update(states[0][layer], states[1][layer], layer)
-            assert torch.equal(kept[0], states[0][layer].bfloat16().float())
-        assert cache.layers[0].keys.dtype == torch.float32
-        packed = torch.zeros(2, 4, 8, 2, 8, 64, dtype=torch.bfloat16)
+            cache.update(states[0][layer], states[1][layer], layer)
+        packed = torch.zeros(2, 4, 8, 2, 8, 64)
         one_kernel.pack_cache(packed, cache, 19)
         for which in range(2):
             for position in range(19):
                 found = packed[:, :, position % 8, which, position // 8]
-                assert torch.equal(found, states[which][:, 0, :, position].bfloat16())
+                assert torch.equal(found, states[which][:, 0, :, position])
         assert not packed[:, :, 3:, :, 2].any()
+
+    def test_the_output_s_rows_begin_on_16_bytes(self, model):
+        shifted = copy.deepcopy(model)
+        weight = shifted.lm_head.weight
+        flat = torch.empty(weight.numel() + 1, dtype=weight.dtype)[1:].view(weight.shape)
+        shifted.lm_head.weight = torch.nn.Parameter(flat.copy_(weight))
+        assert shifted.lm_head.weight.data_ptr() % 16
+        found = one_kernel.packed(shifted)["lm_head"]
+        assert found.data_ptr() % 16 == 0 and torch.equal(found, weight)
 
     def test_what_a_block_has_fits_its_shared_memory(self):
         assert one_kernel._shared_bytes(one_kernel._sizes(GPT2Config())) <= 227 * 1024
+
+
+class TestKeeping:
+    class StandIn:
+        def __init__(self, model, **macros):
+            pass
+
+    @pytest.fixture(autouse=True)
+    def stand_in(self, monkeypatch):
+        monkeypatch.setattr(one_kernel, "OneKernel", self.StandIn)
+
+    def test_it_is_made_anew_where_the_weights_are_others(self, model):
+        model, prepared = copy.deepcopy(model), SimpleNamespace()
+        first = one_kernel.one_kernel(prepared, model)
+        assert one_kernel.one_kernel(prepared, model) is first
+        with torch.no_grad():
+            model.lm_head.weight.mul_(2)
+        second = one_kernel.one_kernel(prepared, model)
+        assert second is not first
+        assert one_kernel.one_kernel(prepared, model, SUMS=1) is not second
+
+    def test_the_old_one_goes_before_there_is_a_new_one(self, model, monkeypatch):
+        model, prepared = copy.deepcopy(model), SimpleNamespace()
+        gone = weakref.ref(one_kernel.one_kernel(prepared, model))
+        seen = []
+        monkeypatch.setattr(
+            self.StandIn, "__init__", lambda self, model: seen.append(gone() is None)
+        )
+        with torch.no_grad():
+            model.lm_head.weight.mul_(2)
+        one_kernel.one_kernel(prepared, model)
+        assert seen == [True]
+
+    def test_other_weights_cannot_have_the_old_ones_addresses(self, model):
+        model = copy.deepcopy(model)
+        addresses = [weight.data_ptr() for weight in model.parameters()]
+        kept = one_kernel.one_kernel(SimpleNamespace(), model)
+        model.lm_head.weight = torch.nn.Parameter(torch.zeros(1))
+        assert [weight.data_ptr() for weight in kept.packed_from] == addresses
 
 
 class TestRefusals:
@@ -220,14 +271,12 @@ class StandIn:
         self.cycles = torch.zeros(32, len(one_kernel.PHASES), dtype=torch.int64)
 
     def begin(self, input_ids, token, cache):
-        assert (
-            isinstance(cache, one_kernel.RoundedCache)
-            and cache.get_seq_length() == input_ids.shape[1]
-        )
+        assert cache.layers[0].keys.dtype == torch.float32
+        assert cache.get_seq_length() == input_ids.shape[1]
         self.input_ids, self.token = input_ids, token
 
     def launch(self, most, eos):
-        self.tokens = measured.decode_exactly(self.exact, self.input_ids, most, eos.tolist())
+        self.tokens = reference(self.exact, self.input_ids, most, eos.tolist())
         assert self.tokens[0, self.input_ids.shape[1]] == self.token
         self.cycles += torch.arange(1, len(one_kernel.PHASES) + 1)
 
@@ -258,7 +307,7 @@ class TestOnAStandIn:
             found = generate(model, input_ids, rung="one_kernel", max_new_tokens=5)
         with torch.no_grad():
             exact = copy.deepcopy(model).float()
-            assert torch.equal(found, measured.decode_exactly(exact, input_ids, 5, None))
+            assert torch.equal(found, reference(exact, input_ids, 5, [-1]))
         assert told == [(check, step) for step in range(5) for check in (False, True)]
 
     def test_the_steps(self):
@@ -301,25 +350,15 @@ class TestMeasuring:
         """The reference a token at a time, and its logits at once."""
         exact, input_ids = copy.deepcopy(model).float(), prompt(1, 7, vocabulary=VOCABULARY)
         with torch.no_grad():
-            tokens = measured.decode_exactly(exact, input_ids, 9, None)
+            tokens = reference(exact, input_ids, 9, [-1])
             assert tokens.shape == (1, 16)
             logits = measured.exact_logits(exact, tokens, 7)
             assert logits.argmax(-1).tolist() == tokens[0, 7:].tolist()
-            end = tokens[0, 9].item()
-            first = tokens[0, 7:].tolist().index(end)
-            stopped = measured.decode_exactly(exact, input_ids, 9, [VOCABULARY - 1, end])
-            assert torch.equal(stopped, tokens[:, : 8 + first])
-            one = measured.exact_logits(exact, tokens[:, :8], 7)
-            assert torch.equal(one, logits[:1])
-
-    def test_its_keys_and_values_are_rounded(self, model):
-        exact, input_ids = copy.deepcopy(model).float(), prompt(1, 7, vocabulary=VOCABULARY)
-        cache = one_kernel.RoundedCache(config=exact.config)
-        with torch.no_grad():
-            decode_step(exact, input_ids, cache, *start(input_ids, None))
-        for layer in cache.layers:
-            for states in (layer.keys, layer.values):
-                assert torch.equal(states, states.bfloat16().float())
+            for at in (0, 8):
+                again = measured._logits_step_by_step(exact, tokens[:, : 7 + at])
+                assert torch.allclose(again, logits[at], atol=1e-4)
+            (one,) = measured._logits_step_by_step(exact, tokens[:, :1]).topk(1).indices
+            assert one == reference(exact, tokens[:, :1], 1, [-1])[0, 1]
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
     @pytest.mark.parametrize("find", ["steps", "profile", "identity", "sanitized"])

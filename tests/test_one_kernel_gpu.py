@@ -12,9 +12,10 @@ import pytest
 import torch
 from models import prompt
 from together import run_together
+from transformers import GPT2Config
 
 from decoding import generate, load_model, one_kernel, ranges, release
-from decoding.measuring.one_kernel import Variant, decode_exactly, exact_logits
+from decoding.measuring.one_kernel import Variant, exact_logits
 from decoding.measuring.workload import Workload
 
 able = torch.cuda.is_available() and torch.cuda.get_device_capability() >= one_kernel.OLDEST
@@ -46,7 +47,7 @@ def call(model, input_ids, new=NEW, ends=None):
 
 @torch.no_grad()
 def wanted(exact, input_ids, new=NEW, ends=None):
-    return decode_exactly(exact, input_ids, new, ends)
+    return generate(exact, input_ids, rung="kv_cache", max_new_tokens=new, eos_token_id=ends)
 
 
 @torch.no_grad()
@@ -87,6 +88,27 @@ class TestTokens:
         found = call(model, ids(1000), new=24)
         assert found.shape == (1, 1024)
         check(exact, found, 1000)
+
+    @pytest.mark.parametrize(
+        ("width", "positions", "vocabulary"),
+        [(256, 60, 503), (256, 100, 90), (512, 61, 2000), (768, 64, 1000)],
+    )
+    def test_those_of_other_sizes(self, width, positions, vocabulary):
+        """With fewer rows of the output than warps, too, and with caches that end within a slot."""
+        config = GPT2Config(
+            n_layer=2,
+            n_embd=width,
+            n_head=width // 64,
+            n_positions=positions,
+            vocab_size=vocabulary,
+        )
+        config.update({"initializer_range": 0.2, "bos_token_id": 0, "eos_token_id": 0})
+        model = load_model(config, device="cuda", dtype=torch.bfloat16)
+        exact = copy.deepcopy(model).float()
+        for length in (1, 9, positions - 3):
+            input_ids = prompt(1, length, length, vocabulary).cuda()
+            check(exact, call(model, input_ids, new=3), length)
+        release(model)
 
     @pytest.mark.parametrize("name", one_kernel.VARIANTS)
     def test_those_of_every_variant(self, model, exact, name):

@@ -1,4 +1,4 @@
-// GPT-2's greedy decoding loop in one kernel: batch 1, bfloat16 weights, float32 arithmetic.
+// GPT-2's greedy decoding loop in one kernel: batch 1, bfloat16 weights; all else is float32, keys and values too.
 //
 // Who holds what, in GPT-2 small (12 heads, 12 clusters of 8 blocks of 768 threads; one cluster is drawn):
 //
@@ -29,13 +29,13 @@
 
 constexpr int ROWS = HEAD / CLUSTER;       // of q, of k and of v in a block
 constexpr int UNITS = 4 * HEAD / CLUSTER;  // hidden units in a block
-constexpr int SLOTS = (POSITIONS + CLUSTER - 1) / CLUSTER, PARTS = WARPS < 12 ? WARPS : 12;
+constexpr int SLOTS = (POSITIONS + CLUSTER - 1) / CLUSTER;
 static_assert(WIDTH == HEADS * HEAD && WIDTH % 256 == 0 && ROWS % 2 == 0 && SHARE % 2 == 0, "layout");
 static_assert(VOCABULARY <= 1 << 20 && POSITIONS < 1 << 12, "a logit, its token and position fill a word");
 
 struct Attention { bf16 qkv[3 * ROWS][WIDTH], out[SHARE][HEAD]; float qkv_bias[3 * ROWS], out_bias[SHARE]; };
 struct FeedForward { bf16 in[UNITS][WIDTH], out[UNITS][WIDTH]; float in_bias[UNITS], out_bias[SHARE]; };
-struct Norm { float weight[WIDTH], bias[WIDTH]; };
+struct Norm { bf16 weight[WIDTH], bias[WIDTH]; };
 
 enum Phase {
   EMBED, UNIT_SUMS, ATTENTION_WEIGHTS, NORM_1, QKV_ROWS, QKV_SENT, ATTEND, HEADS_SENT, PROJECT, HEAD_SUMS,
@@ -45,14 +45,17 @@ enum Phase {
 struct alignas(128) State {  // what a block has in shared memory
   Attention attention;
   FeedForward feed_forward;
-  bf16 cache[2][SLOTS][HEAD];  // keys and values
+  float cache[2][SLOTS][HEAD];  // keys and values
   Norm norms[2];
-  float normed[WIDTH];  // in the order of slot()
-  float qkv[3][HEAD], scores[SLOTS], attended[HEAD], hidden[UNITS];
-  float2 weighed[PARTS][HEAD / 2], head[CLUSTER][HEAD / 2], softmax[CLUSTER];
-  float2 half[WIDTH / 2], units[CLUSTER][SHARE / 2], moments[WARPS];
+  float qkv[3][HEAD], attended[HEAD], hidden[UNITS];
+  union {  // nobody sends units before all have read the head, nor the next head before all have read the units
+    struct { float2 values[CLUSTER][HEAD / 2], softmax[CLUSTER]; } head;
+    float2 units[CLUSTER][SHARE / 2];
+  };
+  float2 moments[WARPS];
   u64 best[WARPS];
   Mailbox box;
+  float scores[SLOTS];
   int token;
 };
 static_assert(sizeof(State) == SHARED_BYTES, "one_kernel.py counts otherwise");
@@ -70,7 +73,7 @@ struct Block : Exchange {  // a block, as one of its threads sees it
   State &s;
 
   int positions_here(int positions) { return (positions - rank + CLUSTER - 1) / CLUSTER; }
-  void ask_for_attention(const Attention *weights, const Norm *norm, const bf16 *cache, int positions) {
+  void ask_for_attention(const Attention *weights, const Norm *norm, const float *cache, int positions) {
     const unsigned kept = positions_here(positions) * sizeof s.cache[0][0];
     if (!asks) return;
     expect(ATTENTION, sizeof s.attention + sizeof s.norms[0] + 2 * kept);
@@ -93,7 +96,7 @@ struct Block : Exchange {  // a block, as one of its threads sees it
     moments = lane < WARPS ? s.moments[lane] : float2{0, 0};
     const float mean = sum_of_lanes(moments.x) / WIDTH;
     const float variance = sum_of_lanes(moments.y) / WIDTH - mean * mean;
-    s.normed[slot(t)] = (x - mean) * rsqrtf(variance + EPSILON) * weight + bias;
+    box.own.normed[slot(t)] = (x - mean) * rsqrtf(variance + EPSILON) * weight + bias;
     if (!complete) leave();
     __syncthreads();
   }
@@ -102,9 +105,9 @@ struct Block : Exchange {  // a block, as one of its threads sees it
     float2 sum = {0, 0};
 #pragma unroll
     for (int j = 0; j < WIDTH / 256; j++) {
-      const float4 *normed = (const float4 *)s.normed + 64 * j + lane;
-      sum.x += dot8(((const uint4 *)rows[0])[32 * j + lane], normed[0], normed[32]);
-      sum.y += dot8(((const uint4 *)rows[1])[32 * j + lane], normed[0], normed[32]);
+      const float4 *x = (const float4 *)box.own.normed + 64 * j + lane;
+      sum.x += dot8(((const uint4 *)rows[0])[32 * j + lane], x[0], x[32]);
+      sum.y += dot8(((const uint4 *)rows[1])[32 * j + lane], x[0], x[32]);
     }
     return {sum_of_lanes(sum.x), sum_of_lanes(sum.y)};
   }
@@ -115,26 +118,17 @@ struct Block : Exchange {  // a block, as one of its threads sees it
       const float2 bias = *(const float2 *)&s.attention.qkv_bias[row];
       float2 sum = two_rows(&s.attention.qkv[row]);
       sum.x += bias.x, sum.y += bias.y;
-      if (which) sum = {widened(rounded(sum.x)), widened(rounded(sum.y))};  // as the cache keeps k and v
-      else sum.x *= 0.125f, sum.y *= 0.125f;                                // q / sqrt(HEAD)
+      if (!which) sum.x *= 0.125f, sum.y *= 0.125f;  // q / sqrt(HEAD)
       if (lane < CLUSTER) send((float2 *)&s.qkv[which][e], sum, QKV, lane);
     }
   }
 
-  void attention(bf16 *cache, int position) {  // over this block's positions
-    int mine = positions_here(position);
-    if (position % CLUSTER == rank) {
-      for (int i = t; i < 2 * HEAD; i += THREADS)
-        s.cache[i / HEAD][mine][i % HEAD] = cache[(i / HEAD * SLOTS + mine) * HEAD + i % HEAD] =
-            rounded(s.qkv[1 + i / HEAD][i % HEAD]);
-      asm volatile("fence.proxy.async;" ::: "memory");  // before a copy reads it there, or overwrites it here
-      mine++;
-      __syncthreads();
-    }
-    const float4 *query = (const float4 *)s.qkv[0] + lane % 8 * 2;
+  void attention(float *cache, int position) {  // over this block's positions; the newest one's are in s.qkv
+    const int old = positions_here(position), mine = positions_here(position + 1);
+    const float4 *query = (const float4 *)s.qkv[0] + lane % 8;
     for (int i = t / 8; i < (mine + 3) / 4 * 4; i += THREADS / 8) {  // 8 lanes a position, whole warps
-      const uint4 keys = ((const uint4 *)s.cache[0][i < mine ? i : 0])[lane % 8];
-      const float score = sum_of_lanes<8>(dot8(keys, query[0], query[1]));
+      const float4 *keys = (const float4 *)(i < old ? s.cache[0][i] : s.qkv[1]) + lane % 8;
+      const float score = sum_of_lanes<8>(dot4(keys[0], query[0]) + dot4(keys[8], query[8]));
       if (lane % 8 == 0 && i < mine) s.scores[i] = score;
     }
     __syncthreads();
@@ -148,29 +142,32 @@ struct Block : Exchange {  // a block, as one of its threads sees it
     float2 sum = {0, 0};
     for (int i = warp; warp < PARTS && i < mine; i += PARTS) {
       const float weight = __expf(s.scores[i] - largest);
-      const unsigned values = ((const unsigned *)s.cache[1][i])[lane];
-      sum.x += weight * low(values), sum.y += weight * high(values);
+      const float2 values = ((const float2 *)(i < old ? s.cache[1][i] : s.qkv[2]))[lane];
+      sum.x += weight * values.x, sum.y += weight * values.y;
     }
-    if (warp < PARTS) s.weighed[warp][lane] = sum;
+    float2(&weighed)[PARTS][HEAD / 2] = box.own.weighed;
+    if (warp < PARTS) weighed[warp][lane] = sum;
     __syncthreads();
     const bool complete = all_here();
     for (int receiver = warp; receiver < CLUSTER; receiver += WARPS) {
       sum = {0, 0};
 #pragma unroll
-      for (int part = 0; part < PARTS; part++) sum.x += s.weighed[part][lane].x, sum.y += s.weighed[part][lane].y;
+      for (int part = 0; part < PARTS; part++) sum.x += weighed[part][lane].x, sum.y += weighed[part][lane].y;
       if (!complete) leave();
-      send(&s.head[rank][lane], sum, HEAD_PARTS, receiver);
-      if (!lane) send(&s.softmax[rank], {largest, total}, HEAD_PARTS, receiver);
+      send(&s.head.values[rank][lane], sum, HEAD_PARTS, receiver);
+      if (!lane) send(&s.head.softmax[rank], {largest, total}, HEAD_PARTS, receiver);
     }
+    if (old < mine && warp < 2)
+      ((float2 *)cache)[(warp * SLOTS + old) * HEAD / 2 + lane] = ((const float2 *)s.qkv[1 + warp])[lane];
   }
 
   void projection(unsigned number) {  // of the head's values, put together from the cluster's parts
     if (t < HEAD) {
       float largest = LOWEST, sum = 0, total = 0;
-      for (int i = 0; i < CLUSTER; i++) largest = max(largest, s.softmax[i].x);
+      for (int i = 0; i < CLUSTER; i++) largest = max(largest, s.head.softmax[i].x);
       for (int i = 0; i < CLUSTER; i++) {
-        const float weight = __expf(s.softmax[i].x - largest);
-        sum += weight * ((const float *)s.head[i])[t], total += weight * s.softmax[i].y;
+        const float weight = __expf(s.head.softmax[i].x - largest);
+        sum += weight * ((const float *)s.head.values[i])[t], total += weight * s.head.softmax[i].y;
       }
       s.attended[t] = sum / total;
     }
@@ -204,10 +201,11 @@ struct Block : Exchange {  // a block, as one of its threads sees it
       const float hidden = s.hidden[first + unit];
       sum.x += low(weights) * hidden, sum.y += high(weights) * hidden;
     }
-    if (first) s.half[pair] = sum;
+    float2 *half = box.own.half;
+    if (first) half[pair] = sum;
     __syncthreads();
     if (!first) {
-      sum.x += s.half[pair].x, sum.y += s.half[pair].y;
+      sum.x += half[pair].x, sum.y += half[pair].y;
       send(&s.units[rank][pair % (SHARE / 2)], sum, UNIT_PARTS, pair / (SHARE / 2));
     }
     if (t < SHARE || !SENDS) wait_for_sent(UNIT_PARTS, time);
@@ -228,14 +226,14 @@ struct Block : Exchange {  // a block, as one of its threads sees it
     return r;
   }
   u64 logits(const bf16 *lm_head, Rows first, Rows second, u64 position) {  // the best of this warp's rows
-    u64 best = 0;
+    u64 best = position;  // less than any choice, for a warp without a row
     for (int row = block * WARPS + warp; row < VOCABULARY; row += 2 * BLOCKS * WARPS) {
       float sum[2] = {0, 0};
 #pragma unroll
       for (int j = 0; j < WIDTH / 256; j++) {
-        const float4 *normed = (const float4 *)s.normed + 64 * j + lane;
-        sum[0] += dot8(first.weights[j], normed[0], normed[32]);
-        sum[1] += dot8(second.weights[j], normed[0], normed[32]);
+        const float4 *x = (const float4 *)box.own.normed + 64 * j + lane;
+        sum[0] += dot8(first.weights[j], x[0], x[32]);
+        sum[1] += dot8(second.weights[j], x[0], x[32]);
       }
       first = row_of(lm_head, row + 2 * BLOCKS * WARPS), second = row_of(lm_head, row + 3 * BLOCKS * WARPS);
       best = max(best, choice(sum_of_lanes(sum[0]), row, position));
@@ -268,7 +266,7 @@ struct Block : Exchange {  // a block, as one of its threads sees it
 extern "C" __global__ void __launch_bounds__(THREADS) one_kernel(
     const Attention *attentions, const FeedForward *feed_forwards, const Norm *norms,  // by layer (and block)
     const bf16 *wte, const bf16 *wpe, const bf16 *lm_head,  // [VOCABULARY], [POSITIONS], [VOCABULARY][WIDTH]
-    bf16 *caches, u64 *words, u64 *choices,  // [LAYERS][HEADS][CLUSTER][2][SLOTS][HEAD]; choices: [2][BLOCKS], 0
+    float *caches, u64 *words, u64 *choices,  // [LAYERS][HEADS][CLUSTER][2][SLOTS][HEAD]; choices: [2][BLOCKS], 0
     long long *tokens, u64 position, u64 last,  // the prompt and one token more; where that is; the last wanted
     const long long *ends, u64 number_of_ends,
     volatile long long *told, volatile int *gave_up,  // in the host's memory: the tokens as they come
@@ -312,14 +310,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) one_kernel(
       end_of(UNIT_SUMS);
       if (!AHEAD) ask_for_attention(layer, position);
       b.wait_for(ATTENTION, turn), end_of(ATTENTION_WEIGHTS);
-      b.layer_norm(x, s.norms[0].weight[t], s.norms[0].bias[t]), end_of(NORM_1);
+      b.layer_norm(x, widened(s.norms[0].weight[t]), widened(s.norms[0].bias[t])), end_of(NORM_1);
       b.expect_sent(QKV, sizeof s.qkv);
-      b.expect_sent(HEAD_PARTS, sizeof s.head + sizeof s.softmax);
+      b.expect_sent(HEAD_PARTS, sizeof s.head);
       b.expect_sent(UNIT_PARTS, sizeof s.units);
       b.qkv(), end_of(QKV_ROWS);
       b.wait_for_sent(QKV, turn), end_of(QKV_SENT);
       b.attention(cache_of(layer), position), end_of(ATTEND);
       b.wait_for_sent(HEAD_PARTS, turn), end_of(HEADS_SENT);
+      if (layer + 1 == LAYERS) let_copies_see_stores();  // the token's keys and values, of all layers
       b.projection(2 * turn + 1);
       __syncthreads();
       if (AHEAD && layer + 1 < LAYERS) ask_for_attention(layer + 1, position);
@@ -328,14 +327,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) one_kernel(
       x += b.collect(2 * turn + 1), end_of(HEAD_SUMS);
       if (!AHEAD) ask_for_feed_forward(layer);
       b.wait_for(FEED_FORWARD, turn), end_of(FEED_FORWARD_WEIGHTS);
-      b.layer_norm(x, s.norms[1].weight[t], s.norms[1].bias[t]), end_of(NORM_2);
+      b.layer_norm(x, widened(s.norms[1].weight[t]), widened(s.norms[1].bias[t])), end_of(NORM_2);
       b.feed_forward_in(), end_of(UNITS_IN);
       b.feed_forward_out(2 * turn + 2, turn);
       __syncthreads();
       if (AHEAD && (layer + 1 < LAYERS || more)) ask_for_feed_forward((layer + 1) % LAYERS);
       end_of(UNITS_OUT);
     }
-    const float weight = norms[2 * LAYERS].weight[t], bias = norms[2 * LAYERS].bias[t];
+    const float weight = widened(norms[2 * LAYERS].weight[t]), bias = widened(norms[2 * LAYERS].bias[t]);
     const int row = b.block * WARPS + b.warp;
     const Block::Rows first = b.row_of(lm_head, row), second = b.row_of(lm_head, row + BLOCKS * WARPS);
     x += b.collect(2 * turn), end_of(LAST_SUMS);

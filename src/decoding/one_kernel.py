@@ -5,12 +5,12 @@ phase into shared memory while the phase before computes, and tell each other wh
 thing that they do for a token is to ask whether it ends the text. It reads weights in an order of
 its own, so they are packed once; what may change between two calls is compared once a call: the
 addresses and the versions of the weights. (torch counts a version for each tensor, up with every
-operation that writes to it, but for those on ``tensor.data``.)
+operation that writes to it, but for those on ``tensor.data``, and on tensors made under ``inference_mode``.)
 
 The tokens go to the host through pinned memory as they come: one store each, into a place that held -1.
 
 The arithmetic is float32's on the model's bfloat16 weights, of the prompt too: a float32 copy of the model
-reads it. Only what is kept is rounded: keys and values are bfloat16 (``RoundedCache``).
+reads it. Keys and values are kept in float32. So the tokens are those of that copy, decoded by transformers.
 
 The kernel is compiled by NVRTC, which a CUDA build of torch brings along; no CUDA toolkit is needed.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from transformers import DynamicCache, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
 
 INSTEAD = "use the rung 'device_loop'"
 HEAD, CLUSTER = 64, 8
@@ -153,12 +153,12 @@ def one_kernel(prepared, model, **macros):
             says why and what to do.
     """
     key = _version_of(model), tuple(macros.items())
-    kept = vars(prepared).get("one_kernel")
-    if kept is None or kept.key != key:
-        vars(prepared).update(one_kernel=None)  # the old weights go before there are new ones
-        kept = prepared.one_kernel = OneKernel(model, **macros)
-        kept.key = key
-    return kept
+    if getattr(vars(prepared).get("one_kernel"), "key", None) != key:
+        prepared.one_kernel = None  # the old weights go before there are new ones
+        made = prepared.one_kernel = OneKernel(model, **macros)
+        # As long as the weights are kept, no others can have their addresses.
+        made.key, made.packed_from = key, [weight.detach() for weight in model.parameters()]
+    return prepared.one_kernel
 
 
 def cache_length(model):
@@ -171,14 +171,6 @@ def _version_of(model):
         (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
         for weight in model.parameters()
     )
-
-
-class RoundedCache(DynamicCache):
-    """A cache that keeps its keys and values as the kernel does: rounded to bfloat16, then computed with."""
-
-    def update(self, keys, values, layer_idx, *args, **kwargs):
-        rounded = (states.bfloat16().to(states.dtype) for states in (keys, values))
-        return super().update(*rounded, layer_idx, *args, **kwargs)
 
 
 class OneKernel:
@@ -202,7 +194,7 @@ class OneKernel:
             self.exact = copy.deepcopy(model).float()
             self.weights = packed(model, self.cluster)
             self.cache = torch.zeros(
-                (sizes["LAYERS"], self.heads, self.cluster, 2, slots, HEAD), dtype=torch.bfloat16
+                (sizes["LAYERS"], self.heads, self.cluster, 2, slots, HEAD), dtype=torch.float32
             )
             words, choices = 2 * self.heads * sizes["WIDTH"], 2 * blocks
             self.exchange = torch.zeros(words + choices, dtype=torch.int64)
@@ -219,7 +211,7 @@ class OneKernel:
         Args:
             input_ids: int64 [1, prompt].
             token: int64 [1, 1].
-            cache: the ``RoundedCache`` that the prompt was read into.
+            cache: the ``Cache`` that the prompt was read into.
         """
         self.prompt = input_ids.shape[1]
         self.tokens[: self.prompt + 1] = torch.cat([input_ids, token], 1)[0]
@@ -291,8 +283,8 @@ def packed(model, cluster=CLUSTER):
       projection, and in float32 the biases of both. Blocks stand by head, then by rank in the cluster.
     - feed_forward, bytes [layers, blocks, n]: of its hidden units the weights in and out, the biases in,
       and the biases of the outputs, which belong to the first head's blocks. (The others' are 0.)
-    - norms, float32 [2 layers + 1, 2, width]: weight and bias of each layer norm.
-    - wte, wpe, lm_head: the model's own.
+    - norms [2 layers + 1, 2, width]: weight and bias of each layer norm.
+    - wte, wpe, lm_head: the model's own; a copy where it does not begin on 16 bytes.
     """
     config, body = model.config, model.transformer
     width, heads = config.n_embd, config.n_head
@@ -323,15 +315,20 @@ def packed(model, cluster=CLUSTER):
             )
         )
         norms += [layer.ln_1, layer.ln_2]
-    norms = [torch.stack([norm.weight, norm.bias]).float() for norm in [*norms, body.ln_f]]
+    norms = [torch.stack([norm.weight, norm.bias]) for norm in [*norms, body.ln_f]]
     return {
         "attention": torch.stack(attention),
         "feed_forward": torch.stack(feed_forward),
         "norms": torch.stack(norms),
-        "wte": body.wte.weight.detach().contiguous(),
-        "wpe": body.wpe.weight.detach().contiguous(),
-        "lm_head": model.lm_head.weight.detach().contiguous(),
+        "wte": _aligned(body.wte.weight),
+        "wpe": _aligned(body.wpe.weight),
+        "lm_head": _aligned(model.lm_head.weight),
     }
+
+
+def _aligned(weight):
+    weight = weight.detach().contiguous()
+    return weight.clone() if weight.data_ptr() % 16 else weight
 
 
 def _bytes(blocks, *parts):
@@ -345,16 +342,14 @@ def pack_cache(packed, cache, positions):
     """Copy the first ``positions`` of ``cache`` into the kernel's own.
 
     Args:
-        packed: bfloat16 [layers, heads, cluster, 2, slots, 64]: position p is slot p // cluster of
+        packed: float32 [layers, heads, cluster, 2, slots, 64]: position p is slot p // cluster of
             block p % cluster.
         cache: a ``Cache`` with keys and values [1, heads, positions, 64].
     """
     cluster, place = packed.shape[2], torch.arange(positions, device=packed.device)
     for into, layer in zip(packed, cache.layers):
         for which, states in enumerate((layer.keys, layer.values)):
-            into[:, place % cluster, which, place // cluster] = states[0, :, :positions].to(
-                into.dtype
-            )
+            into[:, place % cluster, which, place // cluster] = states[0, :, :positions]
 
 
 # ---- compiling and launching
@@ -374,18 +369,16 @@ def _sizes(config):
 
 def _shared_bytes(sizes):
     """Return how many bytes the kernel's ``State`` takes."""
-    width, cluster, floats = sizes["WIDTH"], sizes.get("CLUSTER", CLUSTER), 4
+    width, cluster = sizes["WIDTH"], sizes.get("CLUSTER", CLUSTER)
     slots, share = -(-sizes["POSITIONS"] // cluster), width // cluster
     rows, units, warps = 3 * HEAD // cluster, 4 * HEAD // cluster, width // 32
-    attention = 2 * (rows * width + share * HEAD) + floats * (rows + share)
-    feed_forward = 2 * 2 * units * width + floats * (units + share)
-    cache, norms = 2 * 2 * slots * HEAD, 4 * floats * width
-    vectors = floats * (
-        3 * width + 3 * HEAD + slots + HEAD + units
-    )  # normed, half, totals and small ones
-    pairs = floats * (min(warps, 12) * HEAD + cluster * (HEAD + 2) + 2 * width + 2 * warps)
-    rest = 8 * warps + 8 * 6 + 16
-    return -(-(attention + feed_forward + cache + norms + vectors + pairs + rest) // 128) * 128
+    attention = 2 * (rows * width + share * HEAD) + 4 * (rows + share)
+    feed_forward = 2 * 2 * units * width + 4 * (units + share)
+    cache, norms = 2 * 4 * slots * HEAD, 2 * 2 * 2 * width
+    vectors = 4 * (3 * HEAD + HEAD + units + max(cluster * (HEAD + 2), width)) + 16 * warps
+    box = 4 * 2 * width + 8 * 6 + 16
+    rest = 4 * slots + 4
+    return -(-(attention + feed_forward + cache + norms + vectors + box + rest) // 128) * 128
 
 
 def compiled(architecture, **macros):

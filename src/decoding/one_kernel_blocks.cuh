@@ -4,13 +4,19 @@ typedef unsigned long long u64;
 
 constexpr int HEAD = 64, BLOCKS = HEADS * CLUSTER, THREADS = WIDTH, WARPS = THREADS / 32;
 constexpr int SHARE = WIDTH / CLUSTER;  // outputs of a projection that a block answers for
+constexpr int PARTS = HEADS;            // of a block's positions: so many warps add up their values
 
 // Bytes are announced to a barrier in shared memory; who waits there goes on when they have come.
 enum Barrier { ATTENTION, FEED_FORWARD, QKV, HEAD_PARTS, UNIT_PARTS, TOTALS, BARRIERS };
 
 struct Mailbox {  // in a block's shared memory
   float totals[WIDTH];
-  float2 added[CLUSTER][SHARE / 2];
+  union alignas(16) {  // what its threads tell each other, one after the other, with a barrier between
+    float2 added[CLUSTER][SHARE / 2];  // of x, what some heads add
+    float normed[WIDTH];               // x after a layer norm, in the order of slot()
+    float2 weighed[PARTS][HEAD / 2];   // values, by the weights of some positions
+    float2 half[WIDTH / 2];            // what half of the hidden units add to x
+  } own;
   u64 barriers[BARRIERS];
   int gave_up;
 };
@@ -18,11 +24,7 @@ struct Mailbox {  // in a block's shared memory
 float low(unsigned pair) { return __uint_as_float(pair << 16); }  // of two bfloat16 in a word
 float high(unsigned pair) { return __uint_as_float(pair & 0xffff0000u); }
 float widened(bf16 value) { return __uint_as_float((unsigned)value << 16); }
-bf16 rounded(float value) {
-  bf16 result;
-  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result) : "f"(value));
-  return result;
-}
+float dot4(float4 x, float4 y) { return x.x * y.x + x.y * y.y + x.z * y.z + x.w * y.w; }
 float dot8(uint4 w, float4 x, float4 y) {
   return low(w.x) * x.x + high(w.x) * x.y + low(w.y) * x.z + high(w.y) * x.w +
          low(w.z) * y.x + high(w.z) * y.y + low(w.w) * y.z + high(w.w) * y.w;
@@ -63,6 +65,10 @@ void meet_cluster() {
   asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
 }
 
+void let_copies_see_stores() {  // of this thread in global memory; of the block's, if all call it before a barrier
+  asm volatile("fence.proxy.async.global;" ::: "memory");
+}
+
 struct Exchange {  // a block's side of it, as one of its threads sees it
   Mailbox &box;
   volatile int *gave_up;  // in the host's memory
@@ -97,7 +103,7 @@ struct Exchange {  // a block's side of it, as one of its threads sees it
   // so whoever comes out of one behind a wait, and is about to send, asks whether all are still there.
   void leave() {
     *gave_up = *(volatile int *)&box.gave_up = 1;
-    for (const long long began = clock64(); clock64() - began < PATIENCE / 32;) __nanosleep(1000);
+    for (const long long began = clock64(); clock64() - began < PATIENCE / 8;) __nanosleep(1000);
     asm volatile("exit;");
     __builtin_unreachable();
   }
@@ -183,14 +189,14 @@ struct Exchange {  // a block's side of it, as one of its threads sees it
     const u64 *word = words + (number % 2 * HEADS + first) * WIDTH + rank * SHARE + e;
     constexpr int most = (HEADS + CLUSTER - 1) / CLUSTER;
     expect_sent(TOTALS, sizeof box.totals);
-    ((float *)box.added)[t] = sum_of<most>(word, CLUSTER * WIDTH, (HEADS - first + CLUSTER - 1) / CLUSTER, number);
+    ((float *)box.own.added)[t] = sum_of<most>(word, CLUSTER * WIDTH, (HEADS - first + CLUSTER - 1) / CLUSTER, number);
     __syncthreads();
     const bool complete = all_here();
     if (t < WIDTH / 2) {
       const int pair = t % (SHARE / 2);
       float2 total = {0, 0};
 #pragma unroll
-      for (int i = 0; i < CLUSTER; i++) total.x += box.added[i][pair].x, total.y += box.added[i][pair].y;
+      for (int i = 0; i < CLUSTER; i++) total.x += box.own.added[i][pair].x, total.y += box.own.added[i][pair].y;
       if (!complete) leave();
       send((float2 *)box.totals + rank * SHARE / 2 + pair, total, TOTALS, t / (SHARE / 2));
     }

@@ -1,9 +1,10 @@
 """Let one kernel run the whole loop: its blocks stay, and no step is launched at all."""
 
 import torch
+from transformers import DynamicCache
 
 from decoding import ranges
-from decoding.one_kernel import RoundedCache, cache_length, one_kernel, why_not
+from decoding.one_kernel import cache_length, one_kernel, why_not
 from decoding.prepared import lend
 from decoding.step import decode_step, start
 
@@ -17,7 +18,7 @@ def decode(model, input_ids, max_new_tokens, eos_token_id):
         device, aside = torch.get_device_module(model.device), prepared.streams[1]
         generated = 1
         with ranges.token(0), torch.autocast(model.device.type, enabled=False):
-            cache = RoundedCache(config=model.config)
+            cache = DynamicCache(config=model.config)
             token, *_ = decode_step(loop.exact, input_ids, cache, finished, eos)
             loop.begin(input_ids, token, cache)
         loop.launch(max_new_tokens, eos)

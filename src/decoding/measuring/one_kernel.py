@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FunctionType
 
 import torch
-from transformers import GPT2Config
+from transformers import DynamicCache, GPT2Config
 
 from decoding.generation import generate, vocabulary_size
 from decoding.loops import one_kernel as loop
@@ -25,12 +25,11 @@ from decoding.one_kernel import (
     PHASES,
     VARIANTS,
     OneKernel,
-    RoundedCache,
     cache_length,
     why_not,
 )
 from decoding.prepared import lend
-from decoding.step import CACHE, decode_step, start
+from decoding.step import CACHE, decode_step, start, without_cache
 
 from .errors import MeasurementError
 from .fingerprint import fingerprint
@@ -94,7 +93,7 @@ def identity(rows=1000, new_tokens=32, longest=500, model_name="gpt2", seconds=1
     """Compare the tokens of drawn prompts with those of float32 arithmetic, and let half of them stop early.
 
     Each token is compared with the most likely one behind the same text, by ``exact_logits``: if all are equal,
-    float32 arithmetic would have decoded that text. Every second prompt is decoded once more with ends of which one
+    transformers would have decoded that text, greedily, with a float32 copy of the model. Every second prompt is decoded once more with ends of which one
     occurs: the text must end behind its first occurrence.
 
     Args:
@@ -108,7 +107,7 @@ def identity(rows=1000, new_tokens=32, longest=500, model_name="gpt2", seconds=1
         A dict: ``prompts`` (how many were compared), ``prompt_tokens`` (from and to), ``new_tokens``, ``equal`` (prompts whose tokens are
         all equal), ``early_stops`` and ``right_stops``, ``smallest_gap`` (between the two largest logits, of all
         tokens), and ``departures``: for each prompt that departs where, by which gap, and ``noise``, how far
-        two orders of summation of the reference are apart there.
+        the reference's logits are apart there if all is read in one pass, and if the last token is read alone.
 
     Raises:
         NeedsGpu: there is no CUDA GPU.
@@ -151,34 +150,23 @@ def sanitized(seconds=25):
 
 
 def exact_logits(exact, tokens, prompt):
-    """Return the logits behind which each new token was chosen: float32 [new tokens, vocabulary].
-
-    It is what the kernel computes, by transformers: float32 arithmetic on the same weights, and keys and values rounded
-    to bfloat16 when they are kept. The prompt is read at once, as the kernel's is, then the new tokens.
+    """Return the logits behind which each new token was chosen, by transformers: float32 [new tokens, vocabulary].
 
     Args:
         exact: the model in float32.
-        tokens: int64 [1, prompt + new tokens].
+        tokens: int64 [1, prompt + new tokens]; they are read in one pass.
         prompt: how many of them are the prompt.
     """
-    cache = RoundedCache(config=exact.config)
-    logits = exact(tokens[:, :prompt], **{CACHE: cache}, use_cache=True).logits[0, -1:]
-    if tokens.shape[1] > prompt + 1:
-        rest = exact(tokens[:, prompt:-1], **{CACHE: cache}, use_cache=True).logits[0]
-        logits = torch.cat([logits, rest])
-    return logits
+    keep = {"logits_to_keep": tokens.shape[1] - prompt}
+    return exact(tokens[:, :-1], **keep, **without_cache(exact)).logits[0]
 
 
-def decode_exactly(exact, input_ids, max_new_tokens, eos_token_id):
-    """Decode as the kernel computes, by transformers, a token at a time: int64 [1, prompt + new tokens]."""
-    finished, eos = start(input_ids, eos_token_id)
-    cache, tokens, unread = RoundedCache(config=exact.config), [input_ids], input_ids
-    for _ in range(max_new_tokens):
-        unread, finished, all_finished = decode_step(exact, unread, cache, finished, eos)
-        tokens.append(unread)
-        if all_finished.item():
-            break
-    return torch.cat(tokens, 1)
+def _logits_step_by_step(exact, text):
+    """Return the logits behind ``text``, float32 [vocabulary], whose last token is read alone, as a loop does."""
+    cache = {CACHE: DynamicCache(config=exact.config), "use_cache": True}
+    if text.shape[1] > 1:
+        exact(text[:, :-1], **cache)
+    return exact(text[:, -1:], **cache).logits[0, -1]
 
 
 class Variant(Run):
@@ -269,7 +257,7 @@ def _kernel_us(run):
     kernel, model, ids = run.kernel, run.model, run.input_ids
     with lend(model, 1, cache_length(model)):
         finished, eos = start(ids, None)
-        cache = RoundedCache(config=model.config)
+        cache = DynamicCache(config=model.config)
         token, *_ = decode_step(kernel.exact, ids, cache, finished, eos)
         kernel.begin(ids, token, cache)
         events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
@@ -278,6 +266,7 @@ def _kernel_us(run):
         kernel.launch(run.new_tokens, eos)
         events[1].record()
         events[1].synchronize()
+        kernel.goes_on(run.new_tokens)  # raises where it gave up
     return 1000 * events[0].elapsed_time(events[1]) / (run.new_tokens - 1)
 
 
@@ -302,8 +291,7 @@ def _compared(report, rows, new_tokens, longest, model_name, seconds):
             equal += 1
         else:
             at = int(differs[0])
-            text = tokens[:, : prompt + at + 1]
-            again = exact_logits(exact, text, prompt + at)[0]
+            again = _logits_step_by_step(exact, tokens[:, : prompt + at])
             departures.append(
                 {
                     "seed": seed,
