@@ -71,6 +71,20 @@ def typed_numbers(text):
     return [number for number in found if number not in CONSTANTS]
 
 
+def reading_minutes(path):
+    """Return how long a notebook takes to read: its prose and the code that is not folded, without its exercises."""
+    words = len(re.findall(r"\w[\w'’-]*", prose(without_exercises(markdown(path)))))
+    cells = nbformat.read(path, as_version=4).cells
+    tags = {"hide-input", "remove-input", "remove-cell", "solution"}
+    shown = (
+        cell.source
+        for cell in cells
+        if cell.cell_type == "code" and not tags & set(cell.metadata.get("tags", []))
+    )
+    lines = sum(bool(line.strip()) for source in shown for line in source.split("\n"))
+    return words / WORDS_A_MINUTE + lines / LINES_A_MINUTE
+
+
 def missing_parts(text):
     """Return what a chapter's anatomy asks for and ``text`` has not."""
     missing = []
@@ -98,6 +112,7 @@ OF_FIGURES = {"title", "caption", "alt", "help"}
 # What a run says where it has no GPU or no record, and the line under a title. No output of a page is
 # a sentence: see below.
 OF_THE_RUN = {"chapter.py", "stamp.py"}
+WORDS_A_MINUTE, LINES_A_MINUTE = 220, 40  # of prose, and of code that is read for its idea
 LONGEST = 12  # words: beyond, it is a sentence
 
 
@@ -235,3 +250,8 @@ class TestEveryPage:
 @pytest.mark.parametrize("path", CHAPTERS, ids=name_of)
 def test_a_chapter_has_the_anatomy(path):
     assert missing_parts(markdown(path)) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_a_notebook_reads_in_twenty_minutes(path):
+    assert 2 < reading_minutes(path) <= 20
