@@ -124,7 +124,8 @@ def test_traces_can_be_downloaded_for_perfetto(visit, name):
     page = visit(f"{name}.html")
     links = page.locator("a.download[download]").all()
     names = {link.inner_text() for link in links}
-    assert names == {"trace_pipeline.json", *(f"loops_b{size}.json" for size in (1, 8, 32, 128))}
+    every = {"trace_pipeline.json", *(f"loops_b{size}.json" for size in (1, 8, 32, 128))}
+    assert names == (every if name == CHAPTERS[0] else {"trace_pipeline.json", "loops_b1.json"})
     for link in links:
         answer = page.request.get(urljoin(page.url, link.get_attribute("href")))
         assert answer.ok and answer.json()["traceEvents"]
