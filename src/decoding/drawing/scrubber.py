@@ -154,9 +154,9 @@ def _caption(run):
     if run.recorded < steps:
         return (
             f"{said} Its requests are the recorded ones up to step {run.recorded - 1}; from there on "
-            "each goes on growing as it grew. Step 0 is the prefill. Without the weights."
+            "each goes on growing as it grew. Step 0 is the prefill."
         )
-    return f"{said} Its requests are the recorded ones. Step 0 is the prefill. Without the weights."
+    return f"{said} Its requests are the recorded ones. Step 0 is the prefill."
 
 
 def _name(stage):
@@ -422,7 +422,7 @@ def _curves(run, paths, colours, step, top, measured):
     """The curves of reserved memory along a run, and a mark at the step."""
     box = ElementTree.Element("div", {"data-curves": "", "style": QUIET})
     said = f"Reserved after each step, on a scale that ends at {mib(top)}. Grey ground: the requests were recorded. "
-    said += f"Dotted: measured on {measured[0]}, with the weights. " if measured else ""
+    said += f"Dotted: measured on {measured[0]}, with what was reserved before the first request. " if measured else ""
     said += "Red: the default allocator finds no room."
     ElementTree.SubElement(box, "div", {"class": "ttb-axis"}).text = said
     steps = len(run.reserved_mib[1])

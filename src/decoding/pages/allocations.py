@@ -84,8 +84,8 @@ def breaking_room(requests, step=4, tries=20):
 def room_of(record, recording, requests):
     """Return how much memory a card leaves to the requests of a run, in MiB.
 
-    That is the most that the run has reserved there, less what had been reserved before its first
-    step: the weights, above all.
+    That is the most that the run has reserved there, less what the process had reserved before and no
+    request of the run uses.
 
     Args:
         record: of the rung, on that card.
