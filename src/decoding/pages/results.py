@@ -339,12 +339,6 @@ def host_side(timeline):
     return inside, sum(call.count for call in calls) / len(steps), first
 
 
-def standing_us(timeline):
-    """Return for how many µs of a token the host stands still."""
-    still = sum(call.end_us - call.start_us for call in timeline.launches if call.blocking)
-    return still / len(timeline.tokens)
-
-
 def idle_us(timeline):
     """Return for how many µs of a token the GPU is idle."""
     return timeline.idle * timeline.extent[1] / len(timeline.tokens)
