@@ -21,6 +21,7 @@ from decoding.ordering.broken import (
 from decoding.ordering.exploring import enumerate_all, explore, reads_the_same
 from decoding.ordering.order import HOST, Memory, Operation, Order, Place, Use
 from decoding.ordering.recording import record
+from decoding.ordering.words import many
 from decoding.prepared import with_prepared
 from decoding.step import decode_step, start
 
@@ -54,9 +55,6 @@ def asks_late(model, input_ids, max_new_tokens, eos_token_id, prepared):
                     tokens.pop()
                     break
     return torch.cat(tokens, dim=1)
-
-
-#: These do not wait in the first step, when there is no answer yet.
 
 
 @pytest.mark.parametrize("name", [*LOOPS, "expandable_segments"])
@@ -324,6 +322,19 @@ def test_what_is_taken_out_must_stand_there_once():
         without(two_streams.decode, "nothing of the kind")
     with pytest.raises(ValueError, match="stands 2 times"):
         without(two_streams.decode, "done[this]")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (999_999, "999,999"),
+        (1_000_000, "1.0 × 10⁶"),
+        (9_960_000, "1.0 × 10⁷"),
+        (2 * 10**400, "2.0 × 10⁴⁰⁰"),
+    ],
+)
+def test_a_large_count_has_one_digit_before_the_point(number, words):
+    assert many(number) == words
 
 
 def test_nothing_stays_behind():

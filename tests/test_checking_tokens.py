@@ -57,6 +57,22 @@ def test_an_error_and_something_else_than_a_tensor_are_named():
     assert "it ends with KeyError" in repr(check_tokens(broken))
     assert "it returns a list, not a tensor" in repr(check_tokens(lambda *_: []))
     assert "of shape [5]" in repr(check_tokens(lambda model, tokens, new, eos: tokens[0]))
+    assert "of shape []" in repr(check_tokens(lambda model, tokens, new, eos: tokens[0, 0]))
+
+
+def test_a_prompt_that_is_gone_or_changed_is_named():
+    def without(model, tokens, new, eos):
+        return greedy(model, tokens, new, eos)[:, tokens.shape[1] :]
+
+    def changed(model, tokens, new, eos):
+        found = greedy(model, tokens, new, eos)
+        found[1, 2] += 1
+        return found
+
+    assert "rows of 10 tokens, and generate's have 15, the prompt's 5" in repr(
+        check_tokens(without)
+    )
+    assert "row 2 does not begin with its prompt" in repr(check_tokens(changed))
 
 
 def test_waits_are_counted_and_too_many_are_a_fault():

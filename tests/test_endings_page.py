@@ -156,6 +156,13 @@ class TestAgainst:
         }
         assert widths == {400, 326}
 
+    def test_kinds_without_a_look_come_in_their_own_order(self):
+        kinds = [f"loop {number}" for number in range(9)]
+        marks = [Mark(kind, 1.0, 1.1) for kind in [*kinds, "device loop"]]
+        said = repr(against(marks, "T", x="a", y="b", band=0.15))
+        found = [part.partition(":")[0] for part in said.split(". ") if " of 1" in part]
+        assert found == ["device loop", *kinds]
+
     def test_no_time_is_no_picture_but_words(self):
         nothing = against([Mark("device loop", nan, nan)], "T", x="a", y="b", band=0.15)
         assert "Nothing was measured." in repr(nothing)

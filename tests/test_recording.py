@@ -87,6 +87,10 @@ class TestNames:
             (["a = []", "a.append(1)", "print(a)"], [0, 1]),
             (["a = {}", "a['b'].c = 1", "print(a)"], [0, 1]),
             (["a = 1", "a += 1", "print(a)"], [0, 1]),
+            (["a = 1", "a += 1"], [0]),
+            (["a = 1", "for b in c:\n    a += b"], [0]),
+            (["a = 1", "a = 2\na += 1"], []),
+            (["a = 1", "def f(a):\n    a += 1"], []),
             (["def f():\n    return a", "a = 1", "print(f())"], [0, 1]),
             (["class A:\n    b = c", "A()"], [0]),
             (["import a", "from a import b\nc = 1", "print(a, b)"], []),
@@ -412,6 +416,12 @@ class TestRecording:
         execute.record_notebooks(tmp_path, reuse_days=7)
         assert recorded == []
         execute.record_notebooks(tmp_path)
+        assert len(recorded) == 3
+
+    def test_with_no_day_at_all_nothing_is_read_again(self, recorded, tmp_path):
+        execute.record_notebooks(tmp_path)
+        recorded.clear()
+        execute.record_notebooks(tmp_path, reuse_days=0)
         assert len(recorded) == 3
 
     def test_it_says_beforehand_how_long_it_takes(self, recorded, tmp_path, capsys):

@@ -150,8 +150,15 @@ def _waits_of(decode, model, prompt, end):
 def _fault(got, expected):
     if not isinstance(got, torch.Tensor):
         return f"it returns a {type(got).__name__}, not a tensor"
-    if got.shape[0] != expected.shape[0] or got.dim() != 2:
+    if got.dim() != 2 or got.shape[0] != expected.shape[0]:
         return f"it returns a tensor of shape {list(got.shape)}, not {list(expected.shape)}"
+    prompts = got[:, :PROMPT].tolist(), expected[:, :PROMPT].tolist()
+    if prompts[0] != prompts[1]:
+        if got.shape[1] == expected.shape[1] - PROMPT:
+            wide = f"rows of {got.shape[1]} tokens, and generate's have {expected.shape[1]}"
+            return f"it returns {wide}, the prompt's {PROMPT} before the new ones"
+        row = next(at for at, pair in enumerate(zip(*prompts), 1) if pair[0] != pair[1])
+        return f"row {row} does not begin with its prompt"
     if got.shape[1] != expected.shape[1]:
         count, due = got.shape[1] - PROMPT, expected.shape[1] - PROMPT
         return f"it returns {count} new tokens, and generate {due}"

@@ -88,10 +88,9 @@ def _say(shown, x, y, band, sides):
 
 
 def _kinds(shown):
-    """How many marks there are of each kind, in the order of ``LOOKS``."""
+    """How many marks there are of each kind, in the order of ``LOOKS``; other kinds as they come."""
     count = Counter(mark.kind for mark in shown)
-    order = [kind for kind in LOOKS if kind in count]
-    return {kind: count[kind] for kind in [*order, *(set(count) - set(order))]}
+    return {kind: count[kind] for kind in dict.fromkeys((*LOOKS, *count)) if kind in count}
 
 
 def _key(shown, width):

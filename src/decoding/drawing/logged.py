@@ -159,7 +159,6 @@ def typical(record, way, pauses_us, tokens=TOKENS):
         window=(0.0, end - start),
     )
     late = [after[work.token] for work in shown if work.token in after]
-    late = [after[work.token] for work in shown if work.token in after]
     return Window(way, cut, idle, end - start, wanted, late)
 
 

@@ -422,7 +422,11 @@ def _curves(run, paths, colours, step, top, measured):
     """The curves of reserved memory along a run, and a mark at the step."""
     box = ElementTree.Element("div", {"data-curves": "", "style": QUIET})
     said = f"Reserved after each step, on a scale that ends at {mib(top)}. Grey ground: the requests were recorded. "
-    said += f"Dotted: measured on {measured[0]}, with what was reserved before the first request. " if measured else ""
+    said += (
+        f"Dotted: measured on {measured[0]}, with what was reserved before the first request. "
+        if measured
+        else ""
+    )
     said += "Red: the default allocator finds no room."
     ElementTree.SubElement(box, "div", {"class": "ttb-axis"}).text = said
     steps = len(run.reserved_mib[1])

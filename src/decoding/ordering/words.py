@@ -1,5 +1,6 @@
 """What was found about a loop's order, in words and as rows of a table."""
 
+from decimal import Decimal
 from typing import NamedTuple
 
 from .order import HOST
@@ -158,10 +159,11 @@ def many(number):
     """Return a count in words: whole up to a million, then as a power of ten."""
     if number < 1_000_000:
         return f"{number:,}"
-    power = len(str(number)) - 1
-    raised = str(power).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{number / 10**power:.1f} × 10{raised}"
+    digits, power = f"{Decimal(number):.1e}".split("e+")
+    raised = power.translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{digits} × 10{raised}"
 
 
-def counted(number, one, more=None):
-    return f"{number} {one if number == 1 else more or one + 's'}"
+def counted(number, noun):
+    """Return a number of things: 1 step, 2 steps."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -53,7 +53,7 @@ def record_notebooks(folder="notebooks", names=(), reuse_days=None):
         names: beginnings of file names, such as "02". None means all but those that a run on this kind
             of machine has recorded within ``reuse_days`` and that are fresh: after an interruption
             the work is taken up where it ended.
-        reuse_days: how old a record may be that is read in place of measuring; default: six hours.
+        reuse_days: how old a record may be that is read in place of measuring, in days; default: six hours.
 
     Returns:
         0 if every notebook was recorded, 1 if not, 130 after Ctrl-C.
@@ -64,7 +64,7 @@ def record_notebooks(folder="notebooks", names=(), reuse_days=None):
     here = machine()
     if here["device"] != "cuda":
         sys.exit("error: recording needs a CUDA GPU; `make run` runs copies small without one.")
-    sitting = {"reuse_days": reuse_days} if reuse_days else {}
+    sitting = {} if reuse_days is None else {"reuse_days": reuse_days}
     paths = notebooks(folder, names)
     done = [] if names else [path for path in paths if _is_done(path, here, **sitting)]
     paths = [path for path in paths if path not in done]

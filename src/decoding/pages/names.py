@@ -41,7 +41,7 @@ def names_in(source):
     """
     reads, gives, changes = set(), set(), set()
     for statement in tree_of_cell(source).body:
-        table = symtable.symtable(ast.unparse(_without_inner(statement)), "cell", "exec")
+        table = symtable.symtable(ast.unparse(_spelled_out(statement)), "cell", "exec")
         assigned = {one.get_name() for one in table.get_symbols() if one.is_assigned()} - {INNER}
         assigned |= {one.get_name() for one in table.get_symbols() if one.is_namespace()}
         targets = _targets(statement)
@@ -84,9 +84,13 @@ def _setters(names, name, before):
     return found
 
 
-def _without_inner(statement):
-    """Return a copy in which comprehensions have one variable: since Python 3.12 they are no scopes."""
-    copy = ast.parse(ast.unparse(statement))
+def _spelled_out(statement):
+    """Return a copy that shows a symbol table what is read.
+
+    ``a += b`` becomes ``a = a + b``, and comprehensions have one variable: since Python 3.12 they are no
+    scopes.
+    """
+    copy = _Sums().visit(ast.parse(ast.unparse(statement)))
     for node in ast.walk(copy):
         if isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
             targets = [part for each in node.generators for part in ast.walk(each.target)]
@@ -95,6 +99,16 @@ def _without_inner(statement):
                 if isinstance(part, ast.Name) and part.id in inner:
                     part.id = INNER
     return copy
+
+
+class _Sums(ast.NodeTransformer):
+    """Writes ``a = a + b`` for ``a += b``, whatever the operator."""
+
+    def visit_AugAssign(self, node):
+        if not isinstance(node.target, ast.Name):
+            return node
+        before = ast.Name(node.target.id, ast.Load())
+        return ast.Assign([node.target], ast.BinOp(before, node.op, node.value), lineno=node.lineno)
 
 
 def _read(table):
