@@ -150,6 +150,18 @@ class TestVllm:
         said = repr(engines.vllm_beside(self.chapter(lambda *_: kept), {8: raced()}))
         assert "| 8 | 0.800 (0.700–0.900) | device loop, 0.500 |" in said
 
+    def test_what_it_has_timed_stays_where_it_fails_later(self, monkeypatch):
+        monkeypatch.setattr(engines.engines, "has_vllm", lambda: True)
+
+        def recent_or(file, *_):
+            if file == "vllm_b8.json":
+                raise MeasurementError("Out of memory.")
+            return {"per_token_ms": {"median": 0.8, "min": 0.7, "max": 0.9}}
+
+        races = {1: raced(), 8: raced()}
+        said = repr(engines.vllm_beside(self.chapter(recent_or), races))
+        assert "| 1 | 0.800" in said and said.endswith("\n\n*Not measured: Out of memory.*")
+
     @pytest.mark.parametrize("error", [MeasurementError("It broke."), NotRecorded("Not there.")])
     def test_where_it_fails_the_page_goes_on(self, monkeypatch, error):
         monkeypatch.setattr(engines.engines, "has_vllm", lambda: True)

@@ -6,7 +6,6 @@ what an expression returns, a picture or a table; its content stands in for what
 """
 
 import importlib
-import re
 from pathlib import Path
 
 from docutils import nodes
@@ -18,9 +17,8 @@ import decoding
 from decoding.drawing import for_page
 from decoding.drawing.words import UNKNOWN
 from decoding.measuring import NotRecorded
+from decoding.pages.inline import unbroken
 from decoding.pages.machines import BOOK_GPU, BOOK_RECORDS
-
-UNIT = re.compile(r"(?<=\d) (?=[%\w])")  # between a number and its unit no line ends
 
 
 class Values(SphinxDirective):
@@ -68,7 +66,7 @@ class Value(SphinxRole):
             words = str(value_of(self.text, self.env))
         except NotRecorded:
             words = UNKNOWN
-        return [nodes.Text(UNIT.sub("\u00a0", words))], []
+        return [nodes.Text(unbroken(words))], []
 
 
 class Show(SphinxDirective):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from matplotlib import rc_context
 
-from .shapes import bars, canvas, disc, legend, lines, polygon, write
+from .shapes import canvas, disc, key, lines, mark, write
 from .svg import Panel, Picture
 from .theme import COLOURS, FONT, GRID, MUTED, NARROW, STYLE, WIDTH
 from .words import known
@@ -61,7 +61,10 @@ def against(marks, title, *, x, y, band=None, sides=(), caption=None):
     if not shown:
         return Picture(title, [Panel("nothing was measured", kind="note")], caption, alt=alt)
     rows, narrow = (
-        [Panel("", _key(shown, width)), Panel(y, _draw(shown, x, band, sides, width))]
+        [
+            Panel("", key([(kind, _swatch(kind)) for kind in _kinds(shown)], width)),
+            Panel(y, _draw(shown, x, band, sides, width)),
+        ]
         for width in (WIDTH, NARROW)
     )
     return Picture(title, rows, caption, alt=alt, narrow=narrow)
@@ -93,33 +96,16 @@ def _kinds(shown):
     return {kind: count[kind] for kind in dict.fromkeys((*LOOKS, *count)) if kind in count}
 
 
-def _key(shown, width):
-    with rc_context(STYLE):
-        height, draw = legend([(kind, _swatch(kind)) for kind in _kinds(shown)], width)
-        fig, ax = canvas(width, height + 14)
-        draw(ax, 14)
-    return fig
-
-
 def _swatch(kind):
     return lambda ax, x, y, width, height: _mark(ax, kind, x + width / 2, y + height / 2)
 
 
 def _mark(ax, kind, x, y):
     colour, shape = LOOKS.get(kind, (MUTED, "disc"))
-    if shape == "square":
-        bars(ax, [(x - SIZE, y - SIZE, 2 * SIZE, 2 * SIZE)], edge=colour, width=2)
-    elif shape == "diamond":
-        reach = 1.4 * SIZE
-        corners = [(x, y - reach), (x + reach, y), (x, y + reach), (x - reach, y)]
-        polygon(ax, corners, edge=colour)
-    elif shape == "triangle":
-        reach = 1.3 * SIZE
-        polygon(ax, [(x, y - reach), (x + reach, y + SIZE), (x - reach, y + SIZE)], edge=colour)
-    elif shape == "ring":
-        disc(ax, x, y, SIZE, edge=colour)
+    if shape in ("disc", "ring"):
+        disc(ax, x, y, SIZE, **{"fill" if shape == "disc" else "edge": colour})
     else:
-        disc(ax, x, y, SIZE, fill=colour)
+        mark(ax, x, y, shape, SIZE, colour)
 
 
 class _Scale:
@@ -172,8 +158,8 @@ def _draw(shown, xlabel, band, sides, width):
         if sides:
             write(ax, LEFT + 6, EDGE + FONT, sides[0], bold=True)
             write(ax, LEFT + wide - 6, EDGE + tall - 8, sides[1], bold=True, align="right")
-        for mark in shown:
-            _mark(ax, mark.kind, *place(mark.x, mark.y))
+        for one in shown:
+            _mark(ax, one.kind, *place(one.x, one.y))
         return fig
 
 

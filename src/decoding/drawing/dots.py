@@ -7,7 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from decoding.measuring.records import Record
 
-from .shapes import bars, canvas, disc, legend, lines, text_width, write
+from .shapes import bars, canvas, disc, key, lines, text_width, write
 from .svg import Panel, Picture
 from .theme import FONT, FOREGROUND, GRID, HOST, PANEL, STYLE, WIDTH
 from .words import as_fast, known, number, spread_words
@@ -140,11 +140,7 @@ def _key(every):
         entries.append(("95th percentile of the tokens", _ring))
     if any(known(case.model) for case in every):
         entries.append(("what the model says", _stroke))
-    with rc_context(STYLE):
-        height, draw = legend(entries, WIDTH)
-        fig, ax = canvas(WIDTH, height + 18)
-        draw(ax, 14)
-    return fig
+    return key(entries, WIDTH, below=4)
 
 
 def _dot(ax, x, y, width, height):

@@ -31,9 +31,7 @@ def holders(heads=12, cluster=8, width=768, *, caption=None):
         "key and value, the parts of the attention, and the parts of the sums. Between columns what each adds to x "
         "goes through the L2 cache, twice a layer."
     )
-    rows, narrow = (
-        [Panel("", _draw(heads, cluster, held, wide)) for wide in (one,)] for one in (WIDTH, NARROW)
-    )
+    rows, narrow = ([Panel("", _draw(heads, cluster, held, one))] for one in (WIDTH, NARROW))
     return Picture(title, rows, caption, alt=alt, narrow=narrow)
 
 

@@ -162,17 +162,16 @@ def typical(record, way, pauses_us, tokens=TOKENS):
     return Window(way, cut, idle, end - start, wanted, late)
 
 
-def windows(race, ways=None, tokens=TOKENS):
+def windows(race, ways=None):
     """Return the typical ``Window`` of each loop of a race that it logged: label -> ``Window``.
 
     Args:
         race: loop -> ``Record``, one of the ``results`` of ``watch``.
         ways: loop -> ``Way``, in the order in which a page shows them; by default ``WAYS``.
-        tokens: how many tokens a window has.
     """
     pauses_us = pauses(race)
     return {
-        label: typical(race[label], way, pauses_us, tokens)
+        label: typical(race[label], way, pauses_us)
         for label, way in (ways or WAYS).items()
         if label in race and is_logged(race[label])
     }

@@ -8,10 +8,10 @@ from matplotlib import rc_context
 
 from .explorers import Explorer, buttons
 from .logged import LAUNCH, method, windows
-from .shapes import bars, canvas, hatched, label, legend, lines, text_width, write
+from .shapes import bars, canvas, hatched, label, legend, lines, swatch, text_width, write
 from .svg import Panel, Picture, page_element
 from .theme import BACKGROUND, FONT, HOST, IDLE, MUTED, NARROW, STYLE, WIDE, WORK
-from .timelines import swatch, tick_step
+from .timelines import tick_step
 from .words import counted, ms
 
 LEFT, LANE, ROW = 40, 26, 116  # pixels: room for the lanes' names, a lane, a loop
@@ -19,7 +19,7 @@ LAUNCHES = 0.3  # how solid a launch is, so that its number can be read
 NOTHING = "No loop was logged token by token: that takes a GPU."
 
 
-def loop_timeline(races, *, title, ways=None, caption=None, alt=None):
+def loop_timeline(races, *, title, ways=None, caption=None):
     """Draw host and GPU of the loops of a race over a few tokens, as they were logged.
 
     Args:
@@ -27,7 +27,7 @@ def loop_timeline(races, *, title, ways=None, caption=None, alt=None):
             size are to one scale.
         title: the message of the picture, in words.
         ways: loop -> ``Way``, in their order; by default ``WAYS``.
-        caption, alt: replace the sentences that say what was logged, and what is to be seen.
+        caption: replaces the sentences that say what was logged.
 
     Returns:
         A ``Picture``.
@@ -37,7 +37,7 @@ def loop_timeline(races, *, title, ways=None, caption=None, alt=None):
     if not found:
         return Picture(title, [], NOTHING, alt=f"{title}. {NOTHING}")
     caption = method(races, found) if caption is None else caption
-    alt = alt or " ".join([f"{title.rstrip('.')}.", *(_described(b, w) for b, w in found.items())])
+    alt = " ".join([f"{title.rstrip('.')}.", *(_described(b, w) for b, w in found.items())])
     return Picture(title, _rows(found, WIDE), caption, alt=alt, narrow=_rows(found, NARROW))
 
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from matplotlib import rc_context
 
-from .shapes import bars, canvas, legend, lines, text_width, write
+from .shapes import bars, canvas, key, lines, swatch, text_width, write
 from .svg import Panel, Picture
 from .theme import BACKGROUND, CHECK, COPY, FOREGROUND, HOST, IDLE, NARROW, STYLE, WIDTH, WORK
 from .words import count, known, number, percent, us
@@ -51,7 +51,10 @@ def phases(found, title, *, least=float("nan"), caption=None):
     line = f" The line: {us(least)}." if known(least) else ""
     alt = f"{title.rstrip('.')}. {us(whole)}: {', '.join(said)}.{line} By phase, in µs: {', '.join(each)}."
     rows, narrow = (
-        [Panel("", _key(kinds, width)), Panel("", _draw(found, kinds, whole, least, width))]
+        [
+            Panel("", key([(kind, swatch(KINDS[kind])) for kind in kinds], width)),
+            Panel("", _draw(found, kinds, whole, least, width)),
+        ]
         for width in (WIDTH, NARROW)
     )
     return Picture(title, rows, caption, alt=alt, narrow=narrow)
@@ -61,17 +64,6 @@ def by_kind(found):
     """Return kind -> µs, in the order of ``KINDS``; without kinds that take nothing."""
     sums = {kind: sum(one.us for one in found if one.kind == kind) for kind in KINDS}
     return {kind: took for kind, took in sums.items() if took > 0}
-
-
-def _key(kinds, width):
-    def swatch(colour):
-        return lambda ax, x, y, width, height: bars(ax, [(x, y, width, height)], fill=colour)
-
-    with rc_context(STYLE):
-        height, draw = legend([(kind, swatch(KINDS[kind])) for kind in kinds], width)
-        fig, ax = canvas(width, height + 14)
-        draw(ax, 14)
-    return fig
 
 
 def _draw(found, kinds, whole, least, width):

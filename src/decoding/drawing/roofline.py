@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from matplotlib import rc_context
 
-from .shapes import bars, canvas, disc, legend, lines, polygon, text_width, write
+from .shapes import canvas, disc, key, lines, mark, text_width, write
 from .svg import Panel, Picture
 from .theme import COLOURS, FONT, GRID, MUTED, NARROW, STYLE, WIDTH, label_of
 from .words import known, number, percent
@@ -96,11 +96,7 @@ def _key(shown, width):
     entries = [(label_of(rung), _swatch(COLOURS.get(rung, MUTED), "disc")) for rung in rungs]
     if len(shapes := _shapes(shown)) > 1:
         entries += [(model, _swatch(MUTED, shape)) for model, shape in shapes.items()]
-    with rc_context(STYLE):
-        height, draw = legend(entries, width)
-        fig, ax = canvas(width, height + 14)
-        draw(ax, 14)
-    return fig
+    return key(entries, width)
 
 
 def _swatch(colour, shape):
@@ -108,17 +104,10 @@ def _swatch(colour, shape):
 
 
 def _mark(ax, colour, shape, x, y):
-    if shape == "square":
-        bars(ax, [(x - SIZE, y - SIZE, 2 * SIZE, 2 * SIZE)], edge=colour, width=2)
-    elif shape == "diamond":
-        reach = 1.4 * SIZE
-        corners = [(x, y - reach), (x + reach, y), (x, y + reach), (x - reach, y)]
-        polygon(ax, corners, edge=colour)
-    elif shape == "triangle":
-        reach = 1.3 * SIZE
-        polygon(ax, [(x, y - reach), (x + reach, y + SIZE), (x - reach, y + SIZE)], edge=colour)
-    else:
+    if shape == "disc":
         disc(ax, x, y, SIZE, edge=colour, width=2.2)
+    else:
+        mark(ax, x, y, shape, SIZE, colour)
 
 
 class _Scale:

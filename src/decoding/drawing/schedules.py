@@ -6,10 +6,20 @@ from matplotlib import rc_context
 
 from decoding.measuring.timeline import SCHEDULES, gaps, schedule
 
-from .shapes import arrow, bars, canvas, hatched, label, legend, write
+from .shapes import (
+    arrow,
+    bars,
+    canvas,
+    hatched,
+    hatched_swatch,
+    label,
+    legend,
+    swatch,
+    write,
+)
 from .svg import Picture
 from .theme import BACKGROUND, CHECK, FONT, FOREGROUND, IDLE, NARROW, STYLE, WIDE, WORK
-from .timelines import LANE, LEGEND, TOP, Scale, hatched_swatch, outlined, swatch
+from .timelines import LANE, LEGEND, TOP, Scale, outlined
 from .words import counted, percent
 
 DASHES = (0, (4, 3))

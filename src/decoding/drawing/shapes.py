@@ -2,13 +2,16 @@
 
 from functools import lru_cache
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.textpath import text_to_path
 
-from .theme import FONT, FOREGROUND, MUTED
+from .theme import FONT, FOREGROUND, MUTED, STYLE
+
+HEAD = 7  # pixels, the length of an arrow's head
 
 
 def canvas(width, height):
@@ -64,17 +67,27 @@ def disc(ax, x, y, radius, *, fill="none", edge="none", width=1.8):
     _add(ax, round_.vertices, round_.codes, facecolor=fill, edgecolor=edge, linewidth=width)
 
 
-def polygon(ax, corners, *, fill="none", edge="none", width=1.8):
-    """Draw a closed shape through ``corners``."""
+def mark(ax, x, y, shape, size, colour):
+    """Draw the outline of a "square", a "diamond" or a "triangle" around (x, y), twice ``size`` wide or a little more."""
+    if shape == "square":
+        bars(ax, [(x - size, y - size, 2 * size, 2 * size)], edge=colour, width=2)
+        return
+    if shape == "diamond":
+        reach = 1.4 * size
+        corners = [(x, y - reach), (x + reach, y), (x, y + reach), (x - reach, y)]
+    else:
+        reach = 1.3 * size
+        corners = [(x, y - reach), (x + reach, y + size), (x - reach, y + size)]
     codes = [Path.MOVETO, *[Path.LINETO] * (len(corners) - 1), Path.CLOSEPOLY]
-    _add(ax, [*corners, corners[0]], codes, facecolor=fill, edgecolor=edge, linewidth=width)
+    style = {"facecolor": "none", "edgecolor": colour, "linewidth": 1.8}
+    _add(ax, [*corners, corners[0]], codes, **style)
 
 
-def arrow(ax, start, end, *, colour=FOREGROUND, dashes="-", head=7):
+def arrow(ax, start, end, *, colour=FOREGROUND, dashes="-"):
     """Draw an arrow from one (x, y) to another."""
     (x0, y0), (x1, y1) = start, end
     length = max(((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5, 1e-9)
-    dx, dy = (x1 - x0) / length * head, (y1 - y0) / length * head
+    dx, dy = (x1 - x0) / length * HEAD, (y1 - y0) / length * HEAD
     lines(ax, [(start, (x1 - dx, y1 - dy))], colour=colour, dashes=dashes)
     tip = [end, (x1 - dx - dy / 2, y1 - dy + dx / 2), (x1 - dx + dy / 2, y1 - dy - dx / 2), end]
     codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY]
@@ -128,6 +141,36 @@ def legend(entries, room):
             write(ax, x + 24, y + below, words)
 
     return 22 * row + 8, draw
+
+
+def key(entries, width, *, below=0):
+    """Return a legend as a figure of its own.
+
+    Args:
+        entries: as for ``legend``.
+        width, below: of the figure, and of the room below the legend, in pixels.
+    """
+    height, draw = legend(entries, width)
+    with rc_context(STYLE):
+        fig, ax = canvas(width, height + 14 + below)
+        draw(ax, 14)
+    return fig
+
+
+def swatch(colour, alpha=1, edge=False):
+    """Return a function that draws a sample of a bar for a legend."""
+
+    def draw(ax, *box):
+        bars(ax, [box], fill=colour, alpha=alpha)
+        if edge:
+            bars(ax, [box], edge=FOREGROUND)
+
+    return draw
+
+
+def hatched_swatch(ax, *box):
+    """Draw a sample of hatching for a legend."""
+    hatched(ax, [box])
 
 
 @lru_cache(maxsize=4096)

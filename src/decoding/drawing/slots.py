@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from matplotlib import rc_context
 
-from .shapes import bars, canvas, hatched, label, legend, write
+from .shapes import bars, canvas, hatched, key, label, write
 from .svg import Panel, Picture
 from .theme import BACKGROUND, FOREGROUND, IDLE, STYLE, WIDTH, WORK
 from .words import percent
@@ -67,11 +67,7 @@ def _draw(plan, longest):
 
 def _key():
     entries = [("a request, by its number", _work), ("a row that makes no token", _waste)]
-    with rc_context(STYLE):
-        height, draw = legend(entries, WIDTH)
-        fig, ax = canvas(WIDTH, height + 18)
-        draw(ax, 14)
-    return fig
+    return key(entries, WIDTH, below=4)
 
 
 def _work(ax, x, y, width, height):

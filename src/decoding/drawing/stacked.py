@@ -2,23 +2,24 @@
 
 from matplotlib import rc_context
 
-from .shapes import bars, canvas, legend, lines, write
+from .shapes import bars, canvas, key, lines, swatch, write
 from .svg import Panel, Picture
 from .theme import BACKGROUND, CHECK, COPY, FOREGROUND, HOST, IDLE, NARROW, STYLE, WIDTH, WORK
 from .words import count, known, percent, us
 
 ROW, BAR = 46, 18  # pixels
 HUES = (WORK, COPY, CHECK, HOST, FOREGROUND)
+PAUSES = "pauses"  # the part in which nothing runs
 
 
-def stacked(times, title, *, least=None, idle="pauses", caption=None):
+def stacked(times, title, *, least=None, caption=None):
     """Draw for each time what it is made of.
 
     Args:
-        times: name -> part -> µs, the same parts in the same order for each.
+        times: name -> part -> µs, the same parts in the same order for each. One that is called
+            ``PAUSES`` is drawn as idle time.
         title: the message of the figure.
         least: name -> µs, where a line stands; none where it is not known.
-        idle: the part in which nothing runs, in the colour of idle time.
         caption: a sentence below it.
 
     Returns:
@@ -28,15 +29,17 @@ def stacked(times, title, *, least=None, idle="pauses", caption=None):
         ValueError: there are more parts than colours.
     """
     parts = [*dict.fromkeys(part for found in times.values() for part in found)]
-    hues = dict(zip([part for part in parts if part != idle], HUES))
-    if len(hues) < len(set(parts) - {idle}):
-        raise ValueError(f"There are {len(HUES)} colours, for {len(set(parts) - {idle})} parts.")
-    hues[idle] = IDLE
+    works = [part for part in parts if part != PAUSES]
+    if len(works) > len(HUES):
+        raise ValueError(
+            f"There are {len(HUES)} colours, for {len(works)} parts: join some of them."
+        )
+    hues = dict(zip(works, HUES)) | {PAUSES: IDLE}
     least = least or {}
     alt = f"{title.rstrip('.')}. {' '.join(_said(*item, least) for item in times.items())}"
     rows, narrow = (
         [
-            Panel("", _key({part: hues[part] for part in parts}, width)),
+            Panel("", key([(part, swatch(hues[part])) for part in parts], width)),
             Panel("", _draw(times, hues, least, width)),
         ]
         for width in (WIDTH, NARROW)
@@ -49,17 +52,6 @@ def _said(name, parts, least):
     each = ", ".join(f"{part} {us(took)} ({percent(took / whole)})" for part, took in parts.items())
     line = f" The line: {us(least[name])}." if known(least.get(name)) else ""
     return f"{name}, {us(whole)}: {each}.{line}"
-
-
-def _key(hues, width):
-    def swatch(colour):
-        return lambda ax, x, y, width, height: bars(ax, [(x, y, width, height)], fill=colour)
-
-    with rc_context(STYLE):
-        height, draw = legend([(part, swatch(hue)) for part, hue in hues.items()], width)
-        fig, ax = canvas(width, height + 14)
-        draw(ax, 14)
-    return fig
 
 
 def _draw(times, hues, least, width):

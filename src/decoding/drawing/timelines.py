@@ -6,7 +6,18 @@ from matplotlib import rc_context
 
 from decoding.measuring.timeline import busy_us, gaps, idle_share, token_starts
 
-from .shapes import bars, canvas, hatched, label, legend, lines, text_width, write
+from .shapes import (
+    bars,
+    canvas,
+    hatched,
+    hatched_swatch,
+    label,
+    legend,
+    lines,
+    swatch,
+    text_width,
+    write,
+)
 from .svg import Picture
 from .theme import BACKGROUND, CHECK, COPY, FONT, FOREGROUND, HOST, IDLE, NARROW, STYLE, WIDE, WORK
 from .words import counted, us
@@ -37,7 +48,7 @@ def draw(timeline, *, title, alt=None, us_range=None, min_gap_us=5.0, caption=No
     """
     start, end = us_range or timeline.extent
     if end <= start:
-        raise ValueError(f"nothing to draw between {start} and {end} µs.")
+        raise ValueError(f"There is nothing to draw between {start} and {end} µs.")
     shown = start, min(end, timeline.extent[1])
     idle = gaps(timeline, shown, min_gap_us) if timeline.lanes else []
     wide, narrow = (_drawn(timeline, idle, Scale(start, end, width)) for width in (WIDE, NARROW))
@@ -222,22 +233,6 @@ def _legend_of(timeline, idle, scale):
 
 def _named(ranges, *names):
     return [r for r in ranges if r.name in names]
-
-
-def swatch(colour, alpha=1, edge=False):
-    """Return a function that draws a sample of a bar for a legend."""
-
-    def draw(ax, *box):
-        bars(ax, [box], fill=colour, alpha=alpha)
-        if edge:
-            bars(ax, [box], edge=FOREGROUND)
-
-    return draw
-
-
-def hatched_swatch(ax, *box):
-    """Draw a sample of hatching for a legend."""
-    hatched(ax, [box])
 
 
 def _describe(timeline, title, window, min_gap_us):

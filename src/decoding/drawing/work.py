@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from matplotlib import rc_context
 
-from .shapes import bars, canvas, legend, text_width, write
+from .shapes import bars, canvas, key, swatch, text_width, write
 from .svg import Panel, Picture
 from .theme import IDLE, PANEL, STYLE, WIDTH, WORK
 from .words import known, ms, percent
@@ -73,15 +73,8 @@ def work_and_idle(panels, title, *, caption=None, one_scale=True):
 
 
 def _key():
-    def swatch(colour):
-        return lambda ax, x, y, width, height: bars(ax, [(x, y, width, height)], fill=colour)
-
-    with rc_context(STYLE):
-        entries = [("the GPU works", swatch(WORK)), ("the GPU is idle", swatch(IDLE))]
-        height, draw = legend(entries, PANEL)
-        fig, ax = canvas(PANEL, height + 18)
-        draw(ax, 14)
-    return fig
+    entries = [("the GPU works", swatch(WORK)), ("the GPU is idle", swatch(IDLE))]
+    return key(entries, PANEL, below=4)
 
 
 def _draw(found, longest, width):

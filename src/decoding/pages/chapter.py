@@ -96,9 +96,9 @@ class Chapter:
         """Return a ``Record`` of ``rung`` on ``workload`` (default: ``batched``), as ``measure`` does.
 
         On a GPU the rungs of the book's two workloads are measured together, as one ``ladder``, so
-        that they may be compared; this takes some minutes, once. A recent record is read in place of measuring: one of the last six hours (or of as many days
-        as ``record --reuse-days`` says), from this kind of machine with the same versions, whose
-        code has not changed since.
+        that they may be compared; this takes some minutes, once. A recent record is read in place of
+        measuring: one of the last six hours (or of as many days as ``record --reuse-days`` says), from
+        this kind of machine with the same versions, whose code has not changed since.
 
         If the measurement fails, for want of memory say, the page says so and goes on: the record's
         numbers are nan.
@@ -141,6 +141,11 @@ class Chapter:
         """Return the result of ``measuring.race``, kept under ``name`` and read while recent.
 
         If the race fails, the page says so and goes on: its records' numbers are nan.
+
+        Args:
+            name: what it is kept under.
+            entrants, arguments: as for ``measuring.race``.
+            workload: a ``Workload``; default: ``batched``.
         """
         workload = workload or self.batched
         rungs = [entrant["rung"] for entrant in entrants.values()]
@@ -205,7 +210,7 @@ class Chapter:
         kept = found["timelines"].items()
         return Traced(found["machine"], ((label, Timeline.from_dict(each)) for label, each in kept))
 
-    def allocations(self, rung, workload=None, *, environment=None, **options):
+    def allocations(self, rung, workload=None, *, environment=None):
         """Return what the caching allocator was asked for; without a GPU, what the book recorded.
 
         Returns:
@@ -223,7 +228,7 @@ class Chapter:
         events = (folder / file).with_suffix(".npz")
 
         def recorded():
-            found = measuring.allocations(rung, workload, environment=environment, **options)
+            found = measuring.allocations(rung, workload, environment=environment)
             folder.mkdir(parents=True, exist_ok=True)
             snapshot = found.pop("snapshot")
             save_events(events, *events_from_snapshot(snapshot, times_us=found.pop("marks_us")))
@@ -289,6 +294,7 @@ class Chapter:
 
 
 def tell(text):
+    """Show a sentence of Markdown, as the output of the cell that runs."""
     display(Markdown(text))
 
 

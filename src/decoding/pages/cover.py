@@ -156,7 +156,7 @@ def _card(page):
         number.lstrip("0") if number.isdigit() else "",
         notebook.cells[0].source.partition("\n")[0].removeprefix("# "),
         notebook.metadata["sentence"],
-        gains_of(path.stem, BOOK_RECORDS / book_folder().name),
+        gains_of(path.stem, book_folder()),
     )
 
 

@@ -45,12 +45,11 @@ def race(chapter, batch_size=1, rounds=3):
     rounds = rounds if chapter.on_gpu else 2
     names = engines.entrants(batch_size)
     rungs = [entrant["rung"] for name, entrant in names.items() if name not in THEIRS]
-    code = fingerprint((), [inspect.getsource(engines)])
     return chapter.shelf.recent_or(
         f"engines_b{batch_size}.json",
         rungs,
         lambda: engines.engines(work, rounds=rounds),
-        json.dumps([asdict(work), list(names), code]),
+        json.dumps([asdict(work), list(names), _code()]),
     )
 
 
@@ -61,10 +60,15 @@ def agreement(chapter):
     """
     few = {"batch_size": 8, "prompt_tokens": 32, "new_tokens": 48} if chapter.on_gpu else {}
     work = chapter.single.but(**few)
-    code = fingerprint((), [inspect.getsource(engines)])
+    asked = json.dumps([asdict(work), _code()])
     return chapter.shelf.recent_or(
-        "engines_tokens.json", (), lambda: engines.agreement(work), json.dumps([asdict(work), code])
+        "engines_tokens.json", (), lambda: engines.agreement(work), asked
     )["found"]
+
+
+def _code():
+    """The hash of the code of these measurements, which no rung's name stands for."""
+    return fingerprint((), [inspect.getsource(engines)])
 
 
 def as_share(found):
@@ -223,6 +227,7 @@ def step_ratio(found, ours="captured graph"):
 def vllm_beside(chapter, raced):
     """Return vLLM's times on the same workloads beside the race's, as Markdown; else why there are none.
 
+    After a batch size at which it fails no other is tried: those before it are shown, and why it failed.
     It is measured where vLLM is installed, in a process of its own: the two are no race.
 
     Args:
@@ -231,21 +236,24 @@ def vllm_beside(chapter, raced):
     """
     if not engines.has_vllm():
         return Markdown("*vLLM is not installed here.*")
-    lines = ["| batch | vLLM, ms per token | the book's fastest loop |", "| -: | -: | :- |"]
+    rows, failed = [], []
     for size, found in raced.items():
         try:
             timed = _vllm(chapter, size)
         except MeasurementError as error:
-            return Markdown(f"*Not measured: {error}*")
+            failed.append(f"*Not measured: {error}*")
+            break
         name = best(found, theirs=False)
         own = number(found["results"][name].ms)
-        lines.append(f"| {size} | {spread_words(timed['per_token_ms'])} | {name}, {own} |")
-    return Markdown("\n".join(lines))
+        rows.append(f"| {size} | {spread_words(timed['per_token_ms'])} | {name}, {own} |")
+    head = ["| batch | vLLM, ms per token | the book's fastest loop |", "| -: | -: | :- |"]
+    shown = ["\n".join([*head, *rows])] if rows else []
+    return Markdown("\n\n".join([*shown, *failed]))
 
 
 def _vllm(chapter, batch_size):
     work = workload(chapter, batch_size)
-    code = fingerprint((), [inspect.getsource(engines)])
+    asked = json.dumps([asdict(work), _code()])
     return chapter.shelf.recent_or(
-        f"vllm_b{batch_size}.json", (), lambda: engines.vllm(work), json.dumps([asdict(work), code])
+        f"vllm_b{batch_size}.json", (), lambda: engines.vllm(work), asked
     )

@@ -52,17 +52,26 @@ def _weights(name):
     )
 
 
-def cache_bytes(workload):
-    """Return the bytes of the keys and values that a decode step reads, at the run's mean position.
+def mean_positions(workload):
+    """Return how many positions the cache holds in a decode step, the mean over the steps of a run.
 
     The steps after the prefill read the prompt, then ever one position more.
     """
-    positions = workload.prompt_tokens + max(workload.new_tokens - 2, 0) / 2
-    return workload.batch_size * positions * token_bytes(workload)
+    return workload.prompt_tokens + max(workload.new_tokens - 2, 0) / 2
+
+
+def cache_bytes(workload):
+    """Return the bytes of the keys and values that a decode step reads, at ``mean_positions``."""
+    return workload.batch_size * mean_positions(workload) * token_bytes(workload)
 
 
 def floor_ms(workload, gb_per_s):
-    """Return how long the GPU needs at least to read what a decode step reads, in ms."""
+    """Return how long the GPU needs at least to read what a decode step reads, in ms.
+
+    Args:
+        workload: a ``Workload`` with a dtype.
+        gb_per_s: the memory's bandwidth, in 10^9 bytes a second.
+    """
     return (weight_bytes(workload) + cache_bytes(workload)) / gb_per_s / 1e6
 
 
@@ -80,15 +89,18 @@ def measured(folder, machine):
     return found if found["machine"].get("gpu") == machine["gpu"] else None
 
 
+def workload_of(given):
+    """Return the ``Workload`` that a record has as a dict, as far as the floor of its step depends on it."""
+    names = ("model", "batch_size", "prompt_tokens", "new_tokens", "dtype")
+    return Workload(**{name: given[name] for name in names})
+
+
 def floor_of(record, folder):
     """Return the floor of a record's step in ms; nan where the bandwidth was not measured."""
     found = measured(folder, record.machine)
     if found is None or record.error:
         return nan
-    names = ("model", "batch_size", "prompt_tokens", "new_tokens", "dtype")
-    return floor_ms(
-        Workload(**{name: record.workload[name] for name in names}), found["found"]["gb_per_s"]
-    )
+    return floor_ms(workload_of(record.workload), found["found"]["gb_per_s"])
 
 
 def put(record, folder):

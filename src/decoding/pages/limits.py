@@ -26,10 +26,10 @@ def counted(workload, positions=None):
 
     Args:
         workload: a ``Workload`` with a dtype.
-        positions: that the cache holds; default: at the run's mean position.
+        positions: that the cache holds; default: ``floor.mean_positions``.
     """
     if positions is None:
-        positions = workload.prompt_tokens + max(workload.new_tokens - 2, 0) / 2
+        positions = floor.mean_positions(workload)
     itemsize = getattr(torch, workload.dtype).itemsize
     return count(shape_of(workload), workload.batch_size, positions, itemsize)
 
@@ -52,9 +52,7 @@ def reached(record, rung):
         record: of one loop. What it computes is counted as a step with a cache, whatever the loop does.
         rung: what it is drawn as.
     """
-    given = record.workload
-    names = ("model", "batch_size", "prompt_tokens", "new_tokens", "dtype")
-    work = Workload(**{name: given[name] for name in names})
+    work = floor.workload_of(record.workload)
     found = counted(work)
     rate = found.flops / record.ms / 1e9 if known(record.ms) else nan
     each = found.intensity, rate, share(record), record.ms

@@ -9,7 +9,7 @@ from pathlib import Path
 from decoding import measuring
 from decoding.drawing import Phase, Stage, listing, part_of
 from decoding.drawing.words import known
-from decoding.measuring import MeasurementError, NotMeasured, NotRecorded, Record, Workload
+from decoding.measuring import MeasurementError, NotMeasured, NotRecorded, Record
 from decoding.measuring.fused import LOOPS, fused_steps
 from decoding.measuring.machine import machine
 from decoding.measuring.one_kernel import steps
@@ -159,10 +159,8 @@ def least_us(chapter, workload=None):
     if not found:
         return nan
     if isinstance(workload, dict):
-        names = "model", "batch_size", "prompt_tokens", "new_tokens", "dtype"
-        workload = Workload(**{name: workload[name] for name in names})
-    workload = workload or chapter.single
-    return 1000 * floor.floor_ms(workload, found["found"]["gb_per_s"])
+        workload = floor.workload_of(workload)
+    return 1000 * floor.floor_ms(workload or chapter.single, found["found"]["gb_per_s"])
 
 
 def phases(parts):

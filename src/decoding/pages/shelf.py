@@ -55,6 +55,7 @@ class Shelf:
 
     @property
     def redrawing(self):
+        """Whether the book's records are shown and nothing is measured."""
         return self.sitting.redraw
 
     def recent_or(self, file, rungs, measured, asked=None):

@@ -168,7 +168,12 @@ def brief(recorded):
 
 
 def line(recorded, state):
-    """Return all of that as a line, with what a page's freshness asks to be said."""
+    """Return on what and when a page's numbers were recorded, in one line.
+
+    Args:
+        recorded: from the page's metadata; None where it was never recorded.
+        state: its freshness, a word of ``freshness``; if it is not "fresh", the line says so.
+    """
     if state == "unrecorded":
         return "Not recorded on a GPU yet: this page shows no measured numbers."
     words = (

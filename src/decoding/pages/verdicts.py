@@ -22,6 +22,7 @@ from decoding.measuring import controls, experiments, resolved
 from decoding.rungs import EXPANDABLE
 
 from . import results
+from .machines import LADDER
 
 SIGNS = {
     "holds": "✔",
@@ -30,7 +31,6 @@ SIGNS = {
     "does not hold": "✘",
     "not shown here": "–",
 }
-LADDER = ("naive", "kv_cache", "expandable_segments", "static_cache", "compiled", "two_streams")
 MORE = "more"  # a rule is met, and the gain is clearly larger than the one that is claimed
 MARKS = {True: MET, MORE: MORE_THAN_CLAIMED, False: NOT_MET, None: NOT_SHOWN}
 SMALL, LARGE = (1, 8), (32, 128)  # batch sizes
