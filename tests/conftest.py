@@ -11,7 +11,7 @@ import pytest  # noqa: E402
 from filelock import FileLock  # noqa: E402
 from pages import ROOT, build  # noqa: E402
 
-LONGEST = ("test_safety.py", "test_notebooks.py", "test_pages.py", "test_your_model.py")
+LONGEST = ("test_safety.py", "test_notebooks.py", "test_your_model.py")
 
 
 def pytest_collection_modifyitems(items):

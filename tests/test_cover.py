@@ -58,6 +58,13 @@ def test_the_readme_shows_the_figure_of_the_cover():
     assert cover.LADDER.read_text("utf-8").strip() == drawn.strip()
 
 
+def test_records_of_another_length_are_not_of_the_ladder(tmp_path):
+    drawn = cover.ladder_figure(write(tmp_path)).svg
+    other = record("compiled", batch=32, prompt=1000, new=8, per_token=1.0)
+    save(other, tmp_path / file_name(other))
+    assert cover.ladder_figure(tmp_path).svg == drawn
+
+
 def test_it_goes_on_to_the_last_rung_that_was_raced(tmp_path):
     with pytest.raises(NotRecorded):
         cover.way_figure(tmp_path)

@@ -1,10 +1,12 @@
 """What a chapter needs and how long it takes on a card that the book has not: marked as an estimate."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import nbformat
 import pytest
+from packaging.version import Version
 
 from decoding.pages import copies, elsewhere
 from decoding.pages.elsewhere import NEEDS, T4, measuring_s, needs, needs_of
@@ -66,14 +68,11 @@ def test_a_page_that_measures_nothing_needs_nothing():
 
 def test_what_a_notebook_installs_leaves_colabs_own_kernel_alone():
     """Colab pins its kernel: newer lower bounds than these would replace it under the running notebook."""
-    tomllib = pytest.importorskip("tomllib")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     bounds = dict(
         one.split(">=") for one in project["optional-dependencies"]["pages"] if ">=" in one
     )
     colab = {"ipykernel": "6.17.1", "ipython": "7.34.0", "traitlets": "5.7.1"}
-    from packaging.version import Version
-
     for name, version in colab.items():
         assert Version(bounds[name]) <= Version(version), name
 

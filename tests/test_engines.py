@@ -82,13 +82,13 @@ def test_the_cache_is_told_its_size_and_the_attention_stays(serving):
 class TestTheRace:
     """Its parts, without a process of its own."""
 
-    def raced(self, names, monkeypatch, tmp_path):
+    def raced(self, names, monkeypatch):
         monkeypatch.setattr(engines, "WARM_UP", 1)
         return engines._raced(lambda *_: None, names, WORK, 2)
 
-    def test_a_way_that_fails_is_named_and_the_others_are_timed(self, monkeypatch, tmp_path):
+    def test_a_way_that_fails_is_named_and_the_others_are_timed(self, monkeypatch):
         names = (engines.DYNAMIC, engines.CONTINUOUS, engines.GRAPHS, "KV cache")
-        found = self.raced(names, monkeypatch, tmp_path)
+        found = self.raced(names, monkeypatch)
         assert list(found["failed"]) == [engines.GRAPHS]  # a CPU has no graphs
         assert "cuda" in found["failed"][engines.GRAPHS].lower()
         results = found["results"]
@@ -97,10 +97,10 @@ class TestTheRace:
         assert all(one["per_token_ms"]["min"] > 0 for one in results.values())
         assert [name for name, one in results.items() if "step_ms" in one] == [engines.CONTINUOUS]
 
-    def test_a_loop_of_the_book_that_fails_ends_the_race(self, monkeypatch, tmp_path):
+    def test_a_loop_of_the_book_that_fails_ends_the_race(self, monkeypatch):
         monkeypatch.setattr(engines, "enter", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            self.raced(("KV cache",), monkeypatch, tmp_path)
+            self.raced(("KV cache",), monkeypatch)
 
     def test_if_its_process_dies_it_runs_once_more_without_the_graphs(self, monkeypatch):
         asked = []

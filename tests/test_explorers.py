@@ -53,7 +53,7 @@ def test_the_control_chooses_the_picture(control):
     )
     root = parsed(explorer)
     assert labels(explorer) == ["1", "8"]
-    assert states(explorer) == {"0": "one", "1": "\n".join(["eight"])}
+    assert states(explorer) == {"0": "one", "1": "eight"}
     assert shown(explorer) == ["1"]
     names = [state.get("aria-label") for state in root.iterfind(".//div[@data-state]")]
     assert names == ["batch size 1", "batch size 8"]

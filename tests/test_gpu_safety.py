@@ -344,13 +344,12 @@ class TestModes:
             lambda: model.requires_grad_(True),
             lambda: model.load_state_dict(small("llama", seed=6).state_dict(), assign=True),
         )
-        for number, change in enumerate(changes):
+        for change in changes:
             change()
             if model.dtype == torch.float32:
                 expect(model, rung)
             else:
                 assert call(model, rung).shape == (3, 9 + NEW)
-            assert torch.cuda.is_available(), number
 
 
 class TestWhatIsKept:

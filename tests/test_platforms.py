@@ -85,8 +85,3 @@ def test_where_no_process_can_be_forked_nothing_is_measured(command, monkeypatch
     assert one_sentence(str(ended.value))
     with pytest.raises(MeasurementError, match="WSL 2"):
         Chapter("01")
-
-
-def test_an_old_driver_is_named():
-    with pytest.raises(RuntimeError, match=r"CUDA 12\.4 or later, and this one is for CUDA 12\.2"):
-        while_graph.check_driver(12020)

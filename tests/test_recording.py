@@ -19,7 +19,7 @@ from decoding.measuring import MeasurementError, NeedsGpu, NotMeasured, NotRecor
 from decoding.measuring.experiments import provoke
 from decoding.measuring.records import load, save
 from decoding.pages import chapter as chapters
-from decoding.pages import copies, cover, execute, machines, reading, shelf, stamp
+from decoding.pages import copies, execute, machines, reading, shelf, stamp
 from decoding.pages.chapter import Chapter
 from decoding.pages.files import notebooks
 from decoding.pages.inline import KEY, MISSING, asked_in, filled, store, stored_in
@@ -817,22 +817,3 @@ class TestCopies:
                 assert url in cells[1].source
                 assert cells[1].metadata["tags"] == [stamp.SETUP, "remove-cell"]
         assert cells == before.cells
-
-
-class TestCover:
-    def test_the_readme_shows_the_figure_that_the_records_give(self, tmp_path):
-        cover.ladder_figure(machines.book_folder()).save(tmp_path / "ladder.svg")
-        assert cover.LADDER.read_text() == (tmp_path / "ladder.svg").read_text()
-
-    def test_records_of_another_length_are_not_of_the_ladder(self, tmp_path):
-        book = machines.book_folder()
-        for path in book.glob("*_gpt2_b*_p128_*.json"):
-            (tmp_path / path.name).write_bytes(path.read_bytes())
-        drawn = cover.ladder_figure(tmp_path).svg
-        other = load(book / "naive_gpt2_b32_p128_n512_bfloat16.json")
-        save(other, tmp_path / "compiled_gpt2_b32_p1000_n8_bfloat16.json")
-        assert cover.ladder_figure(tmp_path).svg == drawn
-
-    def test_a_missing_record_is_named(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match="no record of 'naive'"):
-            cover.ladder_figure(tmp_path)

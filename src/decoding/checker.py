@@ -37,6 +37,7 @@ class Checked:
         lanes: the names of the host and the streams.
         interleavings: how many orders of these are possible; None if there is a fault.
         states: how many different states they pass.
+        complete: whether all of them were run through; False where there were too many states.
         steps: steps of a call that looks for an end and finds none.
         waits: how often the host waits in such a call.
         dry_waits: how often with nothing queued behind, so that the GPU runs dry.
@@ -148,7 +149,8 @@ def check_order(decode, *, tokens=4, extra_steps=1, model=None, name=None):
         A ``Checked``, which says what it found when a notebook shows it.
 
     Raises:
-        ValueError: there are too few tokens, or the model is not on the CPU.
+        ValueError: there are too few tokens, the rung is unknown, the model is not on the CPU, or it chooses
+            one token over and over.
 
     The stand-ins know streams, events, ``record_stream``, pinned memory, copies, ``item`` and steps
     compiled into CUDA graphs. They don't know kernels that a loop launches around PyTorch.
@@ -163,7 +165,9 @@ def check_order(decode, *, tokens=4, extra_steps=1, model=None, name=None):
         name = name_of(decode)
     model = model or _tiny()
     if model.device.type != "cpu":
-        raise ValueError(f"The model is on {model.device}; the order is checked on a CPU.")
+        raise ValueError(
+            f"The model is on {model.device}; the order is checked on a CPU: move it there, model.to('cpu')."
+        )
     checked = Checked(name, tokens)
     lanes, interleavings = [], 0
     for looks, kinds in SITUATIONS.items():
@@ -233,7 +237,7 @@ def _call(model, tokens, kind, seed):
             return prompt, expected, end, tokens
         if new.index(new[at]) == at:
             return prompt, expected[:, : 5 + at + 1], new[at], at + 1
-    raise ValueError("The model repeats itself; take one whose tokens differ.")
+    raise ValueError("The model repeats one token; take a model whose tokens differ.")
 
 
 def _wrong_results(looks, results, expected, steps, needed, extra_steps):

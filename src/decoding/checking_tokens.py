@@ -60,6 +60,9 @@ def check_tokens(decode, *, waits=None, model=None, name=None):
 
     Returns:
         ``Tokens``, which say in words what is right, or where it is wrong.
+
+    Raises:
+        ValueError: with this model no case is found for some way to end.
     """
     model = model or _tiny()
     found = Tokens(name or getattr(decode, "__name__", "The loop"))
@@ -93,7 +96,7 @@ def _tiny():
 
 
 def cases(model):
-    """Yield where an end comes, as words, the prompt, and the end-of-sequence id or None."""
+    """Yield where an end comes, in words, the prompt, int64 [2, 5], and the end-of-sequence id or None."""
     prompt, free = _free(model, 0)
     yield "no end is looked for", prompt, None
     size = model.get_input_embeddings().num_embeddings

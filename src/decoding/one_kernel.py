@@ -181,6 +181,9 @@ class OneKernel:
         tokens: int64 [positions + 1] on the device: the prompt, and the tokens as they are made.
         told: int64 [positions + 1] in pinned memory: the new tokens by position, -1 where there is none yet.
         cycles: int64 [blocks, phases] on the device: clock cycles, with the macro ``PROFILE``.
+
+    Raises:
+        RuntimeError: as for ``one_kernel``.
     """
 
     def __init__(self, model, **macros):

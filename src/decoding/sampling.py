@@ -38,7 +38,8 @@ def sampled(model, *, temperature=1.0, top_k=None, top_p=None, seed=0):
         seed: a whole number.
 
     Raises:
-        ValueError, TypeError: an argument is out of its range.
+        ValueError: an argument is out of its range, or the model's ``forward`` has been replaced.
+        TypeError: ``top_k`` or ``seed`` is no whole number.
     """
     if not (temperature > 0 and math.isfinite(temperature)):
         raise ValueError(
@@ -59,7 +60,7 @@ def sampled(model, *, temperature=1.0, top_k=None, top_p=None, seed=0):
 
 
 def filtered(logits, temperature=1.0, top_k=None, top_p=None):
-    """Return tempered float32 logits, -inf where a token is not to be drawn; all on the device.
+    """Return tempered logits, float32 [batch, vocabulary], -inf where a token is not to be drawn.
 
     The rules come in transformers' order: temperature, then ``top_k``, then ``top_p``. Tokens that tie
     with the last one kept are kept, too.

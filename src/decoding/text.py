@@ -62,8 +62,8 @@ def padded(model, pad_token_id):
     with of ``pad_token_id``, so no text may begin with that id, and no row may be empty. The same view
     serves every batch. Keep it: caches and compiled steps are kept for it, and go with it.
 
-    The host waits for the device nowhere in a step with a static cache. In the rungs without one,
-    transformers looks at the mask in every step, and, in all of them, once in the prompt's.
+    The host waits for the device nowhere in a step with a static cache. In the rungs without one
+    transformers looks at the mask in every step, and in all rungs once, in the step of the prompt.
 
     Args:
         model: a transformers causal LM, or a view of one.
@@ -84,7 +84,16 @@ def padded(model, pad_token_id):
 
 
 def view(model, kind, **settings):
-    """Return the same weights as an instance of ``kind``, a subclass of the model's class."""
+    """Return the same weights as an instance of ``kind``, a subclass of the model's class.
+
+    Args:
+        model: a transformers causal LM, or a view of one.
+        kind: the class, with another ``forward``.
+        **settings: attributes of the view.
+
+    Raises:
+        ValueError: the model's ``forward`` has been replaced.
+    """
     if "forward" in vars(model):
         raise ValueError(
             f"The forward of this {type(model).__name__} has been replaced (by accelerate, for a model on several "

@@ -134,7 +134,10 @@ def agreement(workload):
         workload: a ``Workload``; its dtype does not count.
 
     Returns:
-        A dict with ``machine`` and ``found``: entrant -> that share, or the sentence why it failed.
+        A dict with ``machine`` and ``found``: entrant -> that share, 0 to 1, or the sentence why it failed.
+
+    Raises:
+        MeasurementError: the process failed.
     """
     return run_fresh(_agreement, "Comparing tokens", workload=workload.but(dtype="float32"))
 
@@ -271,9 +274,13 @@ def has_vllm():
 def vllm(workload, *, rounds=3):
     """Time vLLM on the model of ``workload``, with weights of its own, as if they were random.
 
+    Args:
+        workload: a ``Workload``.
+        rounds: how often it is timed.
+
     Returns:
-        A dict with ``machine``, ``version``, and ``per_token_ms``, a spread over the rounds: the whole
-        call by the tokens of a row, in ms.
+        A dict with ``machine``, ``version``, and ``per_token_ms``, a spread over the rounds
+        (``spread_over`` is their number): the whole call by the tokens of a row, in ms.
 
     Raises:
         MeasurementError: vLLM is not installed, or failed.

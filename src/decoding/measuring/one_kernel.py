@@ -77,6 +77,9 @@ def steps(workload=SHORT, beside=None):
 def profile(workload=SHORT):
     """Say where the time of a token goes, by the clocks of the multiprocessors.
 
+    Args:
+        workload: a ``Workload`` of one row in bfloat16.
+
     Returns:
         A dict: ``machine``, ``workload``; ``phases``, the name of each phase -> µs a token, the mean over the
         blocks; ``spread``, name -> the same of the fastest and of the slowest block; ``profiled_us``, a
@@ -93,21 +96,22 @@ def identity(rows=1000, new_tokens=32, longest=500, model_name="gpt2", seconds=1
     """Compare the tokens of drawn prompts with those of float32 arithmetic, and let half of them stop early.
 
     Each token is compared with the most likely one behind the same text, by ``exact_logits``: if all are equal,
-    transformers would have decoded that text, greedily, with a float32 copy of the model. Every second prompt is decoded once more with ends of which one
-    occurs: the text must end behind its first occurrence.
+    transformers would have decoded that text, greedily, with a float32 copy of the model. Every second prompt
+    is decoded once more with ends of which one occurs: the text must end behind its first occurrence.
 
     Args:
         rows: how many prompts.
         new_tokens: of each, at most.
         longest: tokens of the longest prompt; the lengths are drawn, from 1 on.
         model_name: for ``load_model``.
-        seconds: how long it may take; what is compared by then counts.
+        seconds: how long it may take; what has been compared by then counts.
 
     Returns:
-        A dict: ``prompts`` (how many were compared), ``prompt_tokens`` (from and to), ``new_tokens``, ``equal`` (prompts whose tokens are
-        all equal), ``early_stops`` and ``right_stops``, ``smallest_gap`` (between the two largest logits, of all
-        tokens), and ``departures``: for each prompt that departs where, by which gap, and ``noise``, how far
-        the reference's logits are apart there if all is read in one pass, and if the last token is read alone.
+        A dict: ``prompts`` (how many were compared), ``prompt_tokens`` (from and to), ``new_tokens``, ``equal``
+        (prompts whose tokens are all equal), ``early_stops`` and ``right_stops``, ``smallest_gap`` (between the
+        two largest logits, of all tokens), and ``departures``: for each prompt that departs where, by which
+        gap, and ``noise``, how far the reference's logits are apart there if all is read in one pass, and if
+        the last token is read alone.
 
     Raises:
         NeedsGpu: there is no CUDA GPU.

@@ -127,7 +127,7 @@ def without(decode, old, new=""):
 
 
 def without_safeguard(name):
-    """Return the loop of ``two_streams`` without one of ``SAFEGUARDS``."""
+    """Return the loop of ``two_streams`` without one of ``SAFEGUARDS``, by its name."""
     return without(two_streams.decode, SAFEGUARDS[name].old, SAFEGUARDS[name].new)
 
 

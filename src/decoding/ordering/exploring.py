@@ -32,6 +32,9 @@ def explore(order, most_states=200_000):
     Args:
         order: an ``Order``.
         most_states: give up after so many.
+
+    Returns:
+        What was ``Explored``.
     """
     operations = order.operations
     lanes = [[one for one in operations if one.lane == lane] for lane in order.lanes]
@@ -95,7 +98,7 @@ def enumerate_all(order):
 
 
 def reads_the_same(order, interleaving):
-    """Whether each operation of an interleaving reads what it reads in the order of the host."""
+    """Return whether each operation of an interleaving reads what it reads in the order of the host."""
     reads, writes, cells = _cells(order)
 
     def seen(sequence):

@@ -24,6 +24,7 @@ class Memory:
 
     @property
     def on_host(self):
+        """Whether it is the host's memory."""
         return self.home == HOST
 
 
@@ -36,6 +37,7 @@ class Use(NamedTuple):
     anew: bool = False
 
     def overlaps(self, other):
+        """Whether two uses of one memory share a byte."""
         return self.begin < other.end and other.begin < self.end
 
 

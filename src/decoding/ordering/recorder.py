@@ -30,7 +30,7 @@ class Recorder:
         self.streams = 0
         self.current = None  # a stand-in stream
         self.call, self.forwards = 0, 0
-        self.place, self.step = CALLER, None  # where the host is, when it is not in the loop
+        self.place = CALLER  # where the host is, when it is not in the loop
         self.inside = None  # what a graph uses, and what is its own, while it is captured
         self.next_is_on_host = False
         self.overwritten = []  # (who reads it, the replay that made it, the one that overwrote it, memory)
@@ -45,7 +45,15 @@ class Recorder:
         return Order(self.operations, self.overwritten)
 
     def ran(self, lane, kind, reads=(), writes=(), *, before=(), allocates=False):
-        """Write down an operation and return it; several of one line become one."""
+        """Write down an operation and return it; several of one line become one.
+
+        Args:
+            lane: ``HOST``, or a stream's name.
+            kind: as in ``Operation``.
+            reads, writes: the ``Use`` s of memory.
+            before: the operations that it waits for beside the last of its lane and of the host.
+            allocates: whether it asks the allocator for memory.
+        """
         self._let_go()
         reads, writes = list(reads), list(writes)
         place, step = self._where()
@@ -70,13 +78,13 @@ class Recorder:
                 self._closing.setdefault(use.memory, set()).add(lane)
         return one
 
-    def memory_of(self, tensor, *, on_host=False, pinned=False):
-        """Return the ``Memory`` behind a tensor; a new one belongs to the current stream."""
+    def memory_of(self, tensor, *, on_host=False):
+        """Return the ``Memory`` behind a tensor; a new one is the host's, or belongs to the current stream."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key not in self._memories:
             home = HOST if on_host or self.next_is_on_host else self.current.name
-            self._memories[key] = Memory(home=home, pinned=pinned)
+            self._memories[key] = Memory(home=home)
             self._weak[key] = StorageWeakRef(storage)
         return self._memories[key]
 
@@ -89,6 +97,7 @@ class Recorder:
         return Use(self.memory_of(tensor), begin, end)
 
     def knows(self, tensor):
+        """Whether something that was written down used the memory behind a tensor."""
         return tensor.untyped_storage()._cdata in self._memories
 
     def put_on_host(self, tensor, *, pinned):
@@ -136,14 +145,13 @@ class Recorder:
             self.ran(HOST, "host waits", before=[operation])
 
     @contextmanager
-    def at(self, place, step=None):
+    def at(self, place):
         """What happens in here outside the loop's source happens at ``place``."""
-        earlier = self.place, self.step
-        self.place, self.step = place, step
+        earlier, self.place = self.place, place
         try:
             yield
         finally:
-            self.place, self.step = earlier
+            self.place = earlier
 
     def _where(self):
         """Return the line of the loop that the host is in, and the step; name what the loop holds."""
@@ -159,7 +167,7 @@ class Recorder:
                 text = linecache.getline(code.co_filename, frame.f_lineno).strip()
                 ours = Place("prepared.py", frame.f_lineno, text)
             frame = frame.f_back
-        return (ours or self.place), self.step
+        return ours or self.place, None
 
     def _step_in(self, frame):
         while frame is not None and frame.f_code.co_filename == self.file:
@@ -217,4 +225,5 @@ def _variables(frame):
 
 
 def tensors_in(tree):
+    """Return the tensors in nested lists, tuples and dicts."""
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]

@@ -9,7 +9,7 @@ from .recorder import tensors_in
 
 
 def stand_ins_for(recorder):
-    """Return the module that stands in for ``torch.cuda`` while ``recorder`` writes down."""
+    """Return what stands in for the module ``torch.cuda`` while a ``Recorder`` writes down."""
 
     class Stream:
         def __init__(self, device=None, priority=0, *, name=None, **_):

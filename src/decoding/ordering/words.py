@@ -46,7 +46,7 @@ class Fault(NamedTuple):
 
 
 def fault_of(order, race):
-    """Return a race as a ``Fault``."""
+    """Return a ``Race`` of an ``Order`` as a ``Fault``."""
     shown = _shown(order.interleaving(race), race)
     rows = [_row(one, race) for one in shown]
     direct = [
@@ -59,7 +59,12 @@ def fault_of(order, race):
 
 
 def overwritten_fault(order, reader, made_by, newest, memory):
-    """Return the ``Fault`` of reading an output of a graph that a later replay has overwritten."""
+    """Return the ``Fault`` of reading an output of a graph that a later replay has overwritten.
+
+    Args:
+        order: the ``Order`` that has it.
+        reader, made_by, newest, memory: one of its ``overwritten``.
+    """
     words = (
         f"{_capital(reader.lane)} reads {memory.name} ({_where(reader)}) as it was in step {made_by.step}, but the replay of step "
         f"{newest.step} has overwritten it. That is so in every order: it needed a copy."
