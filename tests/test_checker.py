@@ -172,6 +172,33 @@ def test_an_error_is_a_fault():
     assert "nothing here" in check_order(fails).faults[0].words
 
 
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (lambda tokens: None, "returns a NoneType, not a tensor"),
+        (lambda tokens: tokens[0], r"a tensor of shape \[5\]"),
+        (lambda tokens: tokens[0, 0], r"a tensor of shape \[\]"),
+        (lambda tokens: tokens[:0], r"a tensor of shape \[0, 5\]"),
+        (lambda tokens: tokens.int(), r"the new tokens \[\]"),
+    ],
+)
+def test_what_is_no_batch_of_tokens_is_a_fault(returned, said):
+    checked = check_order(lambda model, tokens, new, eos: returned(tokens), name="mine")
+    assert re.search(said, checked.faults[0].words) and not checked.right
+
+
+def test_a_copy_on_the_host_has_the_dtype_that_was_asked_for():
+    seen = []
+
+    def loop(model, input_ids, max_new_tokens, eos_token_id):
+        seen.append(input_ids.to("cpu", torch.int32).dtype)
+        seen.append(input_ids.to("cpu", dtype=torch.int16, non_blocking=True).dtype)
+        return input_ids
+
+    record(loop, tiny("gpt2"), [torch.arange(1, 6)[None]], 4, [None])
+    assert seen == [torch.int32, torch.int16]
+
+
 def on_a_side_stream(model, input_ids, max_new_tokens, eos_token_id):
     device = torch.get_device_module(model.device)
     side, cache = device.Stream(), None

@@ -134,6 +134,22 @@ def test_a_part_that_is_missing(folder):
     assert contributed.examine(folder)[0] == [f"{file.name}: it has no memory, tokens_sha256."]
 
 
+@pytest.mark.parametrize(
+    ("which", "path", "value", "said"),
+    [
+        ("naive", ["time", "per_token_ms", "min"], "fast", "not what a record has there"),
+        ("naive", ["variant"], None, "not what a record has there"),
+        ("naive", ["workload", "new_tokens"], "many", "not what a record has there"),
+        ("naive", ["time", "prefill_ms"], {}, "it has no median"),
+        ("race", ["results"], [], "not what a record has there"),
+    ],
+)
+def test_a_part_of_another_kind_is_a_fault_and_no_traceback(which, path, value, said, folder):
+    change(folder, which, *path, value=value)
+    (fault,) = (one for one in contributed.examine(folder)[0] if said in one)
+    assert fault.startswith(NAMES[which])
+
+
 def test_a_second_machine_with_the_same_card_has_a_name_of_its_own(folder):
     folder = folder.rename(folder.with_name(f"{CARD}-mine"))
     assert contributed.examine(folder)[0] == []

@@ -102,6 +102,9 @@ def test_no_states_and_unknown_controls_are_errors():
         drawing.explorer({}, description="n")
     with pytest.raises(ValueError, match="'knob'; choose one of slider"):
         drawing.explorer({1: "x"}, description="n", control="knob")
+    for control in ("slider", "buttons"):
+        with pytest.raises(ValueError, match="start is 2; there are 2 states, from 0"):
+            drawing.explorer({1: "x", 2: "y"}, description="n", control=control, start=2)
     with pytest.raises(ValueError, match="same labels"):
         drawing.explorer2({1: {"a": "x"}, 2: {"b": "x"}}, descriptions=("n", "m"))
     with pytest.raises(ValueError, match="at least one"):

@@ -244,7 +244,13 @@ def _wrong_results(looks, results, expected, steps, needed, extra_steps):
     """The faults that show even where everything happens in the order of the host."""
     faults = []
     for call, (found, right) in enumerate(zip(results, expected), 1):
-        if not torch.equal(found, right):
+        if found.dim() != 2 or len(found) != len(right):
+            words = (
+                f"In call {call}, where {looks}, it returns a tensor of shape {list(found.shape)}; right is "
+                f"{list(right.shape)}."
+            )
+            faults.append(Fault(words, [], []))
+        elif found.tolist() != right.tolist():
             words = (
                 f"In call {call}, where {looks}, it returns the new tokens {found[0, 5:].tolist()}, even if everything "
                 f"happens at once; right are {right[0, 5:].tolist()}."

@@ -38,7 +38,7 @@ def explorer(states, *, description, control=None, start=0):
         An ``Explorer``. Arrow keys move both controls.
 
     Raises:
-        ValueError: no states, or an unknown control.
+        ValueError: no states, an unknown control, or no state at ``start``.
     """
     states = {str(label): picture for label, picture in states.items()}
     controls = [_control(list(states), description, control, start)]
@@ -58,7 +58,8 @@ def explorer2(states, *, descriptions, controls=(None, None), start=(0, 0)):
         An ``Explorer``.
 
     Raises:
-        ValueError: no states, an unknown control, or inner mappings with different labels.
+        ValueError: no states, an unknown control, no state at ``start``, or inner mappings with different
+            labels.
     """
     labels = {tuple(map(str, row)) for row in states.values()} or {()}
     if len(labels) > 1:
@@ -118,6 +119,8 @@ def _control(labels, description, control, start):
     """The element of a control: a slider with its value beside it, or a button for each choice."""
     if not labels:
         raise ValueError("An explorer needs at least one state.")
+    if not 0 <= start < len(labels):
+        raise ValueError(f"start is {start}; there are {len(labels)} states, from 0.")
     control = control or ("buttons" if len(labels) <= 5 else "slider")
     if control not in CONTROLS:
         raise ValueError(f"The control is {control!r}; choose one of {', '.join(CONTROLS)}.")

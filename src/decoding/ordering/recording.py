@@ -53,6 +53,9 @@ def record(decode, model, prompts, max_new_tokens, ends):
 
     Returns:
         An ``Order``; the tokens of each call; how many steps each call ran.
+
+    Raises:
+        TypeError: the loop returns no tensor. What the loop itself raises comes through.
     """
     source = inspect.unwrap(decode).__code__
     recorder, call = Recorder(source.co_filename), lent(decode)
@@ -73,6 +76,8 @@ def record(decode, model, prompts, max_new_tokens, ends):
                     mine = prompt.clone()
                     recorder.memory_of(mine).name = "the prompt"
                 tokens = call(model, mine, max_new_tokens, end)
+                if not isinstance(tokens, torch.Tensor):
+                    raise TypeError(f"it returns a {type(tokens).__name__}, not a tensor")
                 with recorder.at(Place("the caller", 0, "the caller reads the tokens")):
                     results.append(tokens.clone())
                 steps.append(recorder.forwards)
@@ -258,7 +263,11 @@ class _HostSide(TorchFunctionMode):
             source, late = args[0], kwargs.get("non_blocking", False)
             if recorder.memory_of(source).on_host:
                 return source
-            target = self._on_host(lambda: torch.empty_like(source), pinned=late)
+            kinds = [
+                one for one in (*args[1:], kwargs.get("dtype")) if isinstance(one, torch.dtype)
+            ]
+            dtype = kinds[0] if kinds else source.dtype
+            target = self._on_host(lambda: torch.empty_like(source, dtype=dtype), pinned=late)
             return target.copy_(source, non_blocking=late)
         if name in ("tolist", "numpy", "__array__") and isinstance(args[0], torch.Tensor):
             if not recorder.memory_of(args[0]).on_host:

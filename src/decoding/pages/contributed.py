@@ -60,7 +60,7 @@ def examine(folder):
         elif path.suffix != ".npz" or not path.with_suffix(".json").exists():
             faults.append(f"{path.name}: this is no record, and belongs to none.")
     for name, record in found.items():
-        wrong = list(_faults_of(name, record, folder))
+        wrong = list(_faults_as_far_as_told(name, record, folder))
         faults += [f"{name}: {words}." for words in wrong]
         if not wrong:
             sound[name] = record
@@ -86,6 +86,16 @@ def _read(path):
             f"its schema is {record.get('schema')}, this code writes {SCHEMA}: measure again"
         ]
     return record, []
+
+
+def _faults_as_far_as_told(name, record, folder):
+    """The faults of a record, up to a part that is missing or of another kind."""
+    try:
+        yield from _faults_of(name, record, folder)
+    except KeyError as error:
+        yield f"it has no {error.args[0]}"
+    except (AttributeError, TypeError) as error:
+        yield f"a part of it is not what a record has there ({error})"
 
 
 def _faults_of(name, record, folder):
