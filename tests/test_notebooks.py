@@ -23,6 +23,7 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 REMOVED = {"remove-input", "remove-cell"}
 FOLDED = {"hide-input", "solution"} | REMOVED
 LONGEST = 25  # lines of a cell that is no lesson
+TITLE = 110  # characters of a table's caption, which is set as a title
 LARGEST = 1_000_000  # bytes; GitHub shows no notebook that is much larger
 
 
@@ -119,6 +120,13 @@ class TestAsCommitted:
             *before, _ = ast.parse(cell.source).body or [None]
             lost = [one for one in before if isinstance(one, ast.Expr) and _draws(one.value)]
             assert not lost, f"{cell.id}: {ast.unparse(lost[0])[:60]}"
+
+    def test_a_table_has_a_title_and_no_text_above_it(self, notebook):
+        for cell in code_of(notebook):
+            for call in ast.walk(tree_of_cell(cell.source)):
+                if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "table":
+                    given = {one.arg: one.value for one in call.keywords}.get("caption")
+                    assert len(getattr(given, "value", "")) <= TITLE, cell.id
 
     def test_its_imports_are_used_by_its_code_or_by_its_sentences(self, notebook):
         imported, used = set(), set()
